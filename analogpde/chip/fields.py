@@ -1,0 +1,71 @@
+"""Fields of the hardware description: each carries its unit, range and meaning, and is checked by them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from analogpde.errors import InvalidInput, did_you_mean
+
+
+def quantity(
+    meaning: str, *, unit: str = "", low: float, high: float, default: Any = dataclasses.MISSING, integer: bool = False,
+    ideal: bool = False,
+) -> Any:
+    """Declare a dataclass field with its meaning, unit and inclusive range.
+
+    Args:
+        meaning: what the number is, in one sentence.
+        unit: SI unit, or '' for a plain number.
+        low, high: inclusive range.
+        default: the default value.
+        integer: whether only integers are allowed.
+        ideal: whether None (no such error) is allowed.
+    """
+    metadata = {"meaning": meaning, "unit": unit, "low": low, "high": high, "integer": integer, "ideal": ideal}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def allowed(field: dataclasses.Field[Any]) -> str:
+    """Return the allowed values of a field made by `quantity`, in words."""
+    data = field.metadata
+    noun = "an integer" if data["integer"] else "a number"
+    words = f"{noun} from {data['low']:g} to {data['high']:g}" + (f" {data['unit']}" if data["unit"] else "")
+    return words + (", or null (ideal)" if data["ideal"] else "")
+
+
+def check(owner: Any, where: str) -> None:
+    """Check every `quantity` field of a dataclass instance.
+
+    Raises:
+        InvalidInput: naming the field, its value and the allowed range.
+    """
+    for field in dataclasses.fields(owner):
+        data = field.metadata
+        if "meaning" not in data:
+            continue
+        value = getattr(owner, field.name)
+        if value is None and data["ideal"]:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (data["integer"] and value != int(value)) or not data["low"] <= value <= data["high"]:
+            remedy = "Write null (or `none`) for an ideal one." if data["ideal"] and number and value <= 0 else ""
+            raise InvalidInput(f"{where}{field.name}", value, allowed(field), remedy)
+
+
+def from_mapping(kind: type, data: Any, where: str) -> Any:
+    """Build a flat dataclass from a JSON object.
+
+    Raises:
+        InvalidInput: not an object, or an unknown key (with the nearest known one).
+    """
+    names = [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(data, dict):
+        raise InvalidInput(where or "chip", data, "a JSON object with " + ", ".join(names))
+    for key in data:
+        if key not in names:
+            raise InvalidInput(f"{where}{key}", data[key], "the fields " + ", ".join(names), did_you_mean(key, names))
+    try:
+        return kind(**data)
+    except TypeError as error:
+        raise InvalidInput(where or "chip", data, str(error)) from None

@@ -1,0 +1,36 @@
+"""Errors that name what was got, what is allowed and what to try."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AnalogError(Exception):
+    """Base of every error that analogpde raises on purpose."""
+
+
+class InvalidInput(AnalogError, ValueError):
+    """A value from the user that cannot be used.
+
+    Args:
+        what: the option, field or argument, as the user wrote it.
+        got: the value received.
+        allowed: the allowed range or choices, in words.
+        remedy: what to try instead; empty if `allowed` says it all.
+    """
+
+    def __init__(self, what: str, got: object, allowed: str, remedy: str = "") -> None:
+        self.what, self.got, self.allowed, self.remedy = what, got, allowed, remedy
+        text = f"{what}: got {got!r}; allowed: {allowed}"
+        super().__init__(f"{text}. {remedy}" if remedy else f"{text}.")
+
+
+class ProgrammingFailed(AnalogError):
+    """A block that no tile of this chip can hold as a stable circuit."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ' Did you mean …?' for the known word nearest to `word`, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else ""

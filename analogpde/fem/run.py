@@ -1,0 +1,280 @@
+"""The life of a problem script: command line, systems, report, picture, exit code."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dolfinx import fem
+from mpi4py import MPI
+from petsc4py import PETSc
+
+import analogpde.petsc  # noqa: F401 - registers the solver types
+from analogpde.cost.ledger import Ledger
+from analogpde.errors import AnalogError, InvalidInput
+from analogpde.fem import picture
+from analogpde.fem.arguments import help_text, parse, prepare_folder, table
+from analogpde.fem.output import FieldWriter, NoWriter
+from analogpde.fem.progress import Progress
+from analogpde.fem.system import LinearSystem, NotConverged
+from analogpde.fem.verify import Verifier
+from analogpde.options import Option, check_names
+from analogpde.petsc.log import session
+from analogpde.refine.record import SolveLog
+
+OK, FAILED, BAD_INPUT = 0, 1, 2
+"""Exit codes: done; a solve did not converge; the input cannot be used."""
+
+
+@dataclass
+class Run:
+    """What a problem's `solve` function works with.
+
+    Args:
+        name: of the script.
+        comm: all its ranks.
+        values: the script's options by name.
+        given: names of those that were on the command line.
+        log: the solves.
+        folder: where files go; None: nowhere.
+        problem: what the report says about the problem.
+    """
+
+    name: str
+    comm: MPI.Comm
+    values: dict[str, Any]
+    given: set[str]
+    log: SolveLog
+    folder: Path | None
+    problem: dict[str, Any] = field(default_factory=dict)
+    seconds_assemble: float = 0.0
+    _systems: list[LinearSystem] = field(default_factory=list)
+
+    def __getitem__(self, option: str) -> Any:
+        return self.values[option]
+
+    def say(self, text: str) -> None:
+        """Print a line on rank 0."""
+        if self.comm.rank == 0:
+            print(text, flush=True)
+
+    def describe(self, title: str, **parameters: Any) -> None:
+        """Set the report's title and add parameters of the run to it."""
+        self.problem["title"] = title
+        self.problem["parameters"] |= parameters
+
+    def answer(self, name: str, value: float, unit: str = "", *, expected: float | None = None,
+               tolerance: float | None = None, source: str = "") -> None:
+        """Add a physical answer to the report.
+
+        Args:
+            name: what was computed.
+            value: the answer.
+            unit: its unit.
+            expected: the exact or published answer.
+            tolerance: largest accepted |value − expected|.
+            source: where the expected one comes from.
+        """
+        entry = {"name": name, "value": value, "unit": unit, "expected": expected, "tolerance": tolerance,
+                 "source": source}
+        self.problem["results"].append({key: item for key, item in entry.items() if item not in (None, "")})
+
+    @contextmanager
+    def assembling(self) -> Iterator[None]:
+        """Count the time spent inside as assembly."""
+        started = time.perf_counter()
+        yield
+        self.seconds_assemble += time.perf_counter() - started
+
+    def system(self, matrix: PETSc.Mat, dimension: int, prefix: str = "") -> LinearSystem:
+        """Return the solver of a constant matrix, verified if the user asked for it. Collective."""
+        verifier = Verifier(matrix, dimension, self.say) if self["verify"] else None
+        self._systems.append(LinearSystem(matrix, prefix=prefix, log=self.log, verifier=verifier))
+        return self._systems[-1]
+
+    def progress(self, total: int, label: str) -> Progress:
+        """Return a progress bar."""
+        return Progress(self.comm, total, label)
+
+    def writer(self, functions: Sequence[fem.Function]) -> FieldWriter | NoWriter:
+        """Return a writer of fields, or one that writes nothing if the user wants no files. Collective."""
+        if self.folder is None or self["snapshots"] == 0:
+            return NoWriter()
+        writer = FieldWriter(self.folder / "fields", functions)
+        self.problem["files"] += [str(path) for path in writer.files]
+        return writer
+
+    def draw(self, draw: Callable[[Path], None], caption: str) -> None:
+        """Let `draw` make the picture, unless the user wants none. Collective."""
+        if self.folder is None or not self["picture"]:
+            return
+        if not picture.available():
+            self.say(f"{self.name}: no picture, because matplotlib is missing: pip install matplotlib")
+            return
+        path = self.folder / f"{self.name}.png"
+        draw(path)
+        self.problem["files"].append(str(path))
+        self.problem["pictures"].append({"path": str(path), "caption": caption})
+
+    def snapshot_steps(self, steps: int) -> set[int]:
+        """Return the numbers of the steps after which fields are written; the last is one of them."""
+        count = min(int(self["snapshots"]), steps)
+        return {round(steps * (i + 1) / count) for i in range(count)}
+
+    def close(self) -> None:
+        """Free the solvers. Collective."""
+        for system in self._systems:
+            system.destroy()
+        self._systems.clear()
+        PETSc.garbage_cleanup(self.comm)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        code: exit code.
+        message: why it failed; empty if it did not.
+        problem: what the report says about the problem: parameters, results, files.
+        log: the solves.
+    """
+
+    code: int
+    message: str
+    problem: dict[str, Any]
+    log: SolveLog
+
+    def result(self, name: str) -> float:
+        """Return the value of the answer called `name`."""
+        return float(next(entry["value"] for entry in self.problem["results"] if entry["name"] == name))
+
+
+@dataclass(frozen=True)
+class Script:
+    """A problem script.
+
+    Args:
+        name: of the file, without suffix.
+        purpose: what -help says first.
+        options: its own options.
+        solve: solves the problem and fills in the report. Collective.
+        defaults: defaults of common options that differ here.
+    """
+
+    name: str
+    purpose: str
+    options: tuple[Option, ...]
+    solve: Callable[[Run], None]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run as a program and return the exit code. Collective.
+
+        Args:
+            argv: the words after the script's name; None: those of this process.
+        """
+        comm = MPI.COMM_WORLD
+        try:
+            return self.execute(sys.argv[1:] if argv is None else argv, comm).code
+        except Exception:
+            if comm.size == 1:
+                raise
+            # The other ranks may wait for this one for ever.
+            print(f"{self.name}: error on rank {comm.rank} of {comm.size}", file=sys.stderr)
+            traceback.print_exc()
+            sys.stderr.flush()
+            comm.Abort(FAILED)
+            raise
+
+    def execute(self, argv: Sequence[str], comm: MPI.Comm = MPI.COMM_WORLD) -> Outcome:
+        """Run and return everything; print what a user would see. Collective.
+
+        Args:
+            argv: the words after the script's name.
+            comm: all ranks of PETSc's world.
+        """
+        known = table(self.options, self.defaults)
+        run: Run | None = None
+        message, code = "", OK
+        log = session()
+        try:
+            values, rest, given = parse(argv, known)
+            if values["help"]:
+                if comm.rank == 0:
+                    print(help_text(self.name, self.purpose, known))
+                return Outcome(OK, "", {}, log)
+            check_names(rest)
+            folder = values["out"] or f"results/{self.name}"
+            run = Run(self.name, comm, values, given, log, None if folder == "none" else Path(folder))
+            run.problem = {"name": self.name, "title": self.name, "parameters": {}, "results": [], "files": [],
+                           "pictures": []}
+            if run.folder is not None:
+                prepare_folder(comm, run.folder)
+            with _database(rest, known):
+                _restart(log, comm)
+                try:
+                    self.solve(run)
+                finally:
+                    run.close()
+        except NotConverged as problem:
+            message, code = str(problem), FAILED
+        except AnalogError as problem:
+            message, code = str(problem), BAD_INPUT if isinstance(problem, InvalidInput) else FAILED
+        if run is not None and log.solves:
+            _report(run)
+        if message and comm.rank == 0:
+            sys.stdout.flush()
+            print(f"{self.name}: {'' if code == BAD_INPUT else 'FAILED: '}{message}", file=sys.stderr, flush=True)
+        return Outcome(code, message, run.problem if run is not None else {}, log)
+
+
+@contextmanager
+def _database(rest: Mapping[str, str | None], known: Mapping[str, Option]) -> Iterator[None]:
+    """Put PETSc's options of one run into the database, ours out of it, and restore it afterwards."""
+    options = PETSc.Options()
+    before = options.getAll()
+    for name in known:
+        if name in before:
+            options.delValue(name)
+    for name, text in rest.items():
+        options.setValue(name, text if text is not None else "")
+    try:
+        yield
+    finally:
+        for name in options.getAll():
+            options.delValue(name)
+        for name, text in before.items():
+            options.setValue(name, text)
+
+
+def _restart(log: SolveLog, comm: MPI.Comm) -> None:
+    """Empty the session's log: a report is about one run, also where a process makes several."""
+    log.solves.clear()
+    log.totals = Ledger()
+    log.chip.clear()
+    log.ranks = comm.size
+    log.options.clear()
+    log.options.update(PETSc.Options().getAll())
+
+
+def _report(run: Run) -> None:
+    """Print the report on rank 0 and write it."""
+    if run.comm.rank != 0:
+        return
+    from analogpde.report import build, to_text, write
+
+    if run.folder is not None:
+        paths = [run.folder / "report.json", run.folder / "report.html"]
+        run.problem["files"] += [str(path) for path in paths]
+    report = build(run.log, run.problem, run.seconds_assemble)
+    print(to_text(report), flush=True)
+    if run.folder is not None:
+        for path in paths:
+            write(report, path)

@@ -1,0 +1,163 @@
+"""Linear systems whose matrix is assembled once and whose solver is set up once."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import numpy as np
+from petsc4py import PETSc
+
+from analogpde.errors import AnalogError
+from analogpde.fem.verify import Verifier
+from analogpde.refine.record import SolveLog, SolveRecord, Step
+
+DIGITAL_RTOL = 1e-10
+"""Relative tolerance of a digital KSP if the user gives none: PETSc's own 1e-5 would hide discretisation errors."""
+
+_SOLVER_OPTION = re.compile(r"^(ksp|pc|mg|sub|mat_mumps|mat_superlu_dist)_")
+# Without it a KSP measures the preconditioned residual, which is not the one that reports are about.
+_TRUE_NORM = ("cg", "fcg", "fgmres", "gcr", "richardson", "bcgs", "cr", "minres")
+_REASONS = {
+    number: name
+    for name, number in sorted(vars(PETSc.KSP.ConvergedReason).items())
+    if isinstance(number, int) and not name.startswith("_")
+}
+
+
+class NotConverged(AnalogError):
+    """A solve ended without the accuracy that was asked for."""
+
+
+def inherit_options(prefix: str) -> None:
+    """Give the options `-ksp_…`, `-pc_…` and the like to `prefix` too, unless they are given for it already.
+
+    So `-ksp_type analog` speaks to every system of a program, and `-poisson_ksp_type cg` overrules it for one.
+    """
+    if not prefix:
+        return
+    options = PETSc.Options()
+    for name in options.getAll():
+        if _SOLVER_OPTION.match(name) and not options.hasName(prefix + name):
+            # Reading marks the unprefixed option as used for -options_left.
+            options.setValue(prefix + name, options.getString(name))
+
+
+class LinearSystem:
+    """A x = b with a constant A, solved for one b after another. Collective.
+
+    Args:
+        matrix: A, complete. If it is singular, its null space is attached to it; solutions then have no
+            component in it.
+        prefix: options prefix of the KSP.
+        log: where digital solves are recorded; analog ones record themselves, in the session's log.
+        verifier: measures every solution against reference solves; None: no verification.
+    """
+
+    def __init__(self, matrix: PETSc.Mat, *, prefix: str = "", log: SolveLog, verifier: Verifier | None = None) -> None:
+        self.matrix, self.prefix, self.log, self.verifier = matrix, prefix, log, verifier
+        null_space = matrix.getNullSpace()
+        self.null_space = null_space if null_space.handle else None
+        inherit_options(prefix)
+        options = PETSc.Options(prefix)
+        ksp = PETSc.KSP().create(matrix.comm)
+        ksp.setOptionsPrefix(prefix)
+        ksp.setOperators(matrix)
+        # Set before setFromOptions, so that a digital KSP never inherits the preconditioner of the analog one.
+        kind = options.getString("ksp_type", "analog")
+        ksp.setType(kind)
+        self.analog = kind == "analog"
+        if not self.analog:
+            ksp.setTolerances(rtol=DIGITAL_RTOL, max_it=1000)
+            if kind in _TRUE_NORM:
+                ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
+            ksp.setConvergenceHistory(length=1000, reset=True)
+        # Time steps begin from the last solution; a direct solver has no use for one.
+        ksp.setInitialGuessNonzero(kind != "preonly")
+        ksp.setFromOptions()
+        self.ksp = ksp
+        self._seconds_setup = 0.0
+        if not self.analog:
+            started = time.perf_counter()
+            ksp.setUp()
+            self._seconds_setup = time.perf_counter() - started
+        self._matrix_norm = matrix.norm(PETSc.NormType.NORM_INFINITY) if not self.analog else 0.0
+
+    def solve(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Solve A x = b; x holds the initial guess and then the solution. Collective.
+
+        If A is singular, b loses its component in the null space (in place).
+
+        Raises:
+            NotConverged: the solve failed; it is in the log.
+            AnalogError: the plugin refuses the system.
+        """
+        if self.null_space is not None:
+            self.null_space.remove(b)
+        started = time.perf_counter()
+        try:
+            self.ksp.solve(b, x)
+        except PETSc.Error as problem:
+            if isinstance(problem.__cause__, AnalogError):
+                raise problem.__cause__ from None
+            raise
+        seconds = time.perf_counter() - started
+        if self.null_space is not None:
+            self.null_space.remove(x)
+        reason = self.ksp.getConvergedReason()
+        if not self.analog:
+            self._record(b, x, seconds)
+        if reason <= 0:
+            name = _REASONS.get(reason, str(reason))
+            worst = self.log.solves[self.prefix].worst if self.prefix in self.log.solves else None
+            advice = f" {worst.advice}" if worst is not None and worst.advice else ""
+            raise NotConverged(f"solve -{self.prefix}ksp_type {self.ksp.getType()} did not converge: {name} after "
+                               f"{self.ksp.getIterationNumber()} iterations.{advice}")
+        if self.verifier is not None:
+            self.log.solves[self.prefix].verified(*self.verifier.errors(b, x))
+
+    def destroy(self) -> None:
+        """Free solver and matrix. Collective."""
+        self.ksp.destroy()
+        self.matrix.destroy()
+        if self.verifier is not None:
+            self.verifier.destroy()
+
+    def _record(self, b: PETSc.Vec, x: PETSc.Vec, seconds: float) -> None:
+        """Put a digital solve into the log, as the plugin does with analog ones."""
+        residual = b.duplicate()
+        self.matrix.mult(x, residual)
+        residual.aypx(-1.0, b)
+        norm_r, norm_b, norm_x = residual.norm(), b.norm(), x.norm()
+        residual.destroy()
+        relative = norm_r / norm_b if norm_b > 0 else norm_r
+        scale = self._matrix_norm * norm_x + norm_b
+        history = self._history(norm_b)
+        self.log.ranks = self.matrix.comm.size
+        self.log.add(
+            SolveRecord(
+                prefix=self.prefix,
+                unknowns=self.matrix.size[0],
+                iterations=self.ksp.getIterationNumber(),
+                converged_reason=_REASONS.get(self.ksp.getConvergedReason(), "UNKNOWN"),
+                advice=f"Digital: PETSc's {self.ksp.getType()} with {self.ksp.getPC().getType()} on the host; no tile "
+                "took part. Leave -ksp_type away for an analog solve.",
+                relative_residual=relative,
+                backward_error=norm_r / scale if scale > 0 else 0.0,
+                preconditioner=self.ksp.getPC().getType(),
+                history=history or [Step(0, relative, 0.0, 0.0, 0)],
+                seconds_setup=self._seconds_setup,
+                seconds_solve=seconds,
+            )
+        )
+        self._seconds_setup = 0.0
+
+    def _history(self, norm_b: float) -> list[Step]:
+        """Return the KSP's residual history if it is one of true residuals; corrections are not known."""
+        if self.ksp.getNormType() != PETSc.KSP.NormType.UNPRECONDITIONED or norm_b == 0:
+            return []
+        values = np.asarray(self.ksp.getConvergenceHistory(), dtype=float) / norm_b
+        gains = np.zeros(len(values))
+        usable = (values[1:] > 0) & (values[:-1] > 0)
+        gains[1:][usable] = np.log2(values[:-1][usable] / values[1:][usable])
+        return [Step(i, float(value), 0.0, float(gain), 0) for i, (value, gain) in enumerate(zip(values, gains, strict=True))]

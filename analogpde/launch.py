@@ -1,0 +1,113 @@
+"""Run a script that knows nothing of analogpde with PETSc's options, our solver types, and a safe end under MPI."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analogpde.errors import AnalogError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# How long a rank that ends early waits for the others before it ends them too. After sys.exit(1) rank 0 may still be
+# writing the report that explains it; after an exception the others only need to say what they know.
+EXIT_GRACE_SECONDS = 10.0
+ERROR_GRACE_SECONDS = 2.0
+
+
+def launch(arguments: list[str]) -> None:
+    """Run `[-m module | -c command | script] [arguments, PETSc options]` as Python would, with our types registered.
+
+    Collective: every rank runs the script. An exception on any rank ends all of them; exit codes are kept.
+
+    Args:
+        arguments: the command line from the script's name on, not empty.
+
+    Raises:
+        SystemExit: the script's own exit, or one that says why it cannot be started.
+    """
+    flag = arguments[0] if arguments[0] in ("-m", "-c") else ""
+    if flag and len(arguments) < 2:
+        raise SystemExit(f"analogpde: {flag} wants a {'module' if flag == '-m' else 'command'} after it")
+    target, rest = (arguments[1], arguments[2:]) if flag else (arguments[0], arguments[1:])
+    sys.argv[:] = ["-c" if flag == "-c" else target, *rest]  # PETSc reads it when analogpde.petsc is imported
+    try:
+        import analogpde.petsc  # noqa: F401 - registers the types
+        from analogpde.petsc.stack import MPI
+    except AnalogError as error:
+        raise SystemExit(f"analogpde: {error}") from None
+    if MPI.COMM_WORLD.size == 1:
+        run_target(flag, target)
+        return
+    # A communicator of its own: the others may be inside a collective of COMM_WORLD when one rank fails.
+    comm = MPI.COMM_WORLD.Dup()
+    try:
+        run_target(flag, target)
+    except SystemExit as ending:
+        code = exit_code(ending)
+        if code == 0 or all_arrive(comm, EXIT_GRACE_SECONDS):
+            raise
+        said = "" if ending.code == code else f": {ending.code}"
+        report(f"analogpde: rank {comm.rank} of {comm.size} exits with code {code} while others go on{said}\n")
+        MPI.COMM_WORLD.Abort(code)
+    except BaseException as error:
+        report(f"analogpde: error on rank {comm.rank} of {comm.size}\n{traceback.format_exc()}")
+        all_arrive(comm, ERROR_GRACE_SECONDS)
+        # Anything gentler would hang in MPI_Finalize, or in the collective that the others wait in.
+        MPI.COMM_WORLD.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def report(text: str) -> None:
+    """Print to standard error in one piece, after everything that was printed before."""
+    sys.stdout.flush()
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def run_target(flag: str, target: str) -> None:
+    """Run the target under the name `__main__`, with `sys.path` as `python` itself would set it.
+
+    Args:
+        flag: '' for a script, '-m' or '-c'.
+        target: path, module or Python source.
+    """
+    if flag == "-c":
+        sys.path[0] = ""
+        exec(compile(target, "<string>", "exec"), {"__name__": "__main__"})
+    elif flag == "-m":
+        sys.path[0] = str(Path.cwd())
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = str(Path(target).resolve().parent)
+        runpy.run_path(target, run_name="__main__")
+
+
+def exit_code(ending: SystemExit) -> int:
+    """Return the code that Python would exit with for `ending`."""
+    if ending.code is None:
+        return 0
+    return ending.code if isinstance(ending.code, int) else 1
+
+
+def all_arrive(comm: MPI.Intracomm, seconds: float) -> bool:
+    """Wait for all ranks to come here, but not for ever. Collective if the program ends in good order.
+
+    Args:
+        comm: a communicator that nothing else uses.
+        seconds: how long to wait.
+
+    Returns:
+        Whether they all came.
+    """
+    request = comm.Ibarrier()
+    deadline = time.monotonic() + seconds
+    while not request.Test():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True

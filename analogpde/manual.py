@@ -1,0 +1,68 @@
+"""The option table in words: plain text for the terminal, Markdown for the documentation."""
+
+from __future__ import annotations
+
+import textwrap
+
+from analogpde.options import GROUPS, Option
+
+_AUTOMATIC = {"The emulated chip": "the chip's", "Convergence report": "none"}
+
+
+def default_text(option: Option, group: str) -> str:
+    """Return the default of `option` as the user would type it, or in words where there is no such text.
+
+    Args:
+        option: an entry of the table.
+        group: title of its group; it says what an absent value means.
+    """
+    if option.default is None:
+        return _AUTOMATIC.get(group, "automatic")
+    if isinstance(option.default, bool):
+        return str(option.default).lower()
+    return f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
+
+
+def as_text(width: int = 100) -> str:
+    """Return every option, one paragraph each, for the terminal.
+
+    Args:
+        width: columns of the terminal.
+    """
+    lines = []
+    for title, group in GROUPS:
+        lines += [title, ""]
+        for option in group:
+            lines.append(f"  -{option.name} <{option.allowed}> (default: {default_text(option, title)})")
+            lines += textwrap.wrap(option.help, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines.append("")
+    lines += textwrap.wrap(
+        "Options of the KSP and the PC take the solver's prefix: with the prefix `flow_`, "
+        "-flow_ksp_analog_residual_bits 30. Options of the chip hold for every solver; with a prefix, for that one.",
+        width,
+    )
+    return "\n".join(lines) + "\n"
+
+
+def as_markdown() -> str:
+    """Return the page `docs/options.md`."""
+    lines = [
+        "# Options",
+        "",
+        "<!-- Written by scripts/make_docs.py from analogpde/options.py: change the table there, then run it. -->",
+        "",
+        "Every option of `-ksp_type analog`, `-pc_type analog` and the emulated chip, beside PETSc's own "
+        "(`-ksp_rtol`, `-ksp_max_it`, `-ksp_monitor`, `-ksp_view`, …), which are obeyed as by any KSP and PC. "
+        "The same list: `python -m analogpde options`, or `-help` on a program's command line.",
+        "",
+        "Options of the KSP and the PC take the solver's prefix: with the prefix `flow_`, "
+        "`-flow_ksp_analog_residual_bits 30`. Options of the chip hold for every solver; with a prefix, for that one. "
+        "The value `none` stands for the ideal: no such error, or infinitely many bits. "
+        "A mistyped name is refused with the nearest one that exists.",
+    ]
+    for title, group in GROUPS:
+        lines += ["", f"## {title}", "", "| option | allowed | default | what it does |", "| --- | --- | --- | --- |"]
+        for option in group:
+            cells = (f"`-{option.name}`", option.allowed, default_text(option, title), option.help)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,169 @@
+"""Every option of analogpde, in one table: the parser, -help, the docs page and the typo guard read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from analogpde.errors import InvalidInput, did_you_mean
+
+Kind = Literal["int", "real", "choice", "flag", "text"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Args:
+        name: as typed, without the dash and without an options prefix.
+        kind: how the text is read.
+        default: the value when the option is absent; None means 'as the chip or the context says'.
+        help: one sentence.
+        low, high: inclusive bounds of an int or real.
+        choices: allowed words of a choice.
+        ideal: whether the word `none` (no such error, infinitely many bits) is allowed.
+        open_low: whether `low` itself is excluded.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    ideal: bool = False
+    open_low: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        if self.kind == "choice":
+            words = " | ".join(self.choices)
+        elif self.kind in ("int", "real"):
+            noun = "an integer" if self.kind == "int" else "a number"
+            lower = f"{'greater than' if self.open_low else 'from'} {self.low:g}" if self.low is not None else ""
+            upper = f"to {self.high:g}" if self.high is not None else ("up" if self.low is not None else "")
+            words = " ".join(part for part in (noun, lower, upper) if part)
+        elif self.kind == "flag":
+            words = "true | false"
+        else:
+            words = "text"
+        return f"{words} | none (ideal)" if self.ideal else words
+
+    def parse(self, text: str, *, written: str | None = None) -> Any:
+        """Return the value of `text`.
+
+        Args:
+            text: what the user typed after the option.
+            written: the option as typed, with its prefix (for the message).
+
+        Raises:
+            InvalidInput: the text is not one of the allowed values.
+        """
+        name = f"-{written or self.name}"
+        word = text.strip()
+        if self.ideal and word.lower() == "none":
+            return None
+        if self.kind == "flag":
+            if word.lower() in ("", "1", "true", "yes", "on"):
+                return True
+            if word.lower() in ("0", "false", "no", "off"):
+                return False
+            raise InvalidInput(name, text, self.allowed)
+        if self.kind == "choice":
+            if word in self.choices:
+                return word
+            raise InvalidInput(name, text, self.allowed, did_you_mean(word, self.choices))
+        if self.kind == "text":
+            if not word:
+                raise InvalidInput(name, text, "a non-empty text")
+            return word
+        try:
+            value: float = int(word) if self.kind == "int" else float(word)
+        except ValueError:
+            raise InvalidInput(name, text, self.allowed) from None
+        below = self.low is not None and (value < self.low or (self.open_low and value == self.low))
+        if value != value or below or (self.high is not None and value > self.high):
+            remedy = "Write `none` for an ideal one." if self.ideal and value <= 0 else ""
+            raise InvalidInput(name, text, self.allowed, remedy)
+        return value
+
+
+KSP_OPTIONS = (
+    Option("ksp_analog_residual", "choice", "digital", "How the residual is formed: in FP64 on the host, or by the "
+           "bit-sliced fixed-point multiplier (HP-MVM).", choices=("digital", "sliced")),
+    Option("ksp_analog_residual_bits", "int", 24, "Fixed-point bits of matrix and vector in the sliced residual, "
+           "in slices of 3.", low=3, high=54),
+    Option("ksp_analog_accelerator", "choice", "fgmres", "none: plain refinement, the chip paper's HP-INV; fgmres: "
+           "flexible residual minimisation; fcg: flexible conjugate gradients (symmetric definite A).",
+           choices=("none", "fgmres", "fcg")),
+    Option("ksp_analog_restart", "int", 30, "Directions that the accelerator keeps.", low=1),
+    Option("ksp_analog_stagnation", "int", 12, "Outer iterations without a new smallest residual after which the solve "
+           "is refused as stagnated.", low=2),
+)
+PC_OPTIONS = (
+    Option("pc_analog_levels", "int", 10, "Largest number of levels; 1 is one-level Schwarz.", low=1),
+    Option("pc_analog_core", "int", None, "Unknowns of a patch core (default: about half a tile in 2-D, a third "
+           "in 3-D).", low=1),
+    Option("pc_analog_overlap", "int", 2, "Layers by which a patch reaches beyond its core, while it fits the tile.",
+           low=0),
+    Option("pc_analog_strength", "real", 0.1, "A patch grows along couplings above this fraction of the scaled "
+           "diagonal.", low=0.0, high=1.0),
+    Option("pc_analog_truncation", "real", None, "Entries of the prolongation below this fraction of the row's largest "
+           "are dropped, row sums kept (default 0.05 in 2-D, 0.15 in 3-D and for small tiles).", low=0.0, high=0.9),
+    Option("pc_analog_shift", "real", 0.5, "Stability shift, in units of programming error times the root of the "
+           "cells in a row.", low=0.0),
+    Option("pc_analog_slices", "int", 1, "Parallel cell slices in the closed loop of a fine-level tile.", low=1, high=8),
+    Option("pc_analog_coarse_slices", "int", 2, "The same on coarse levels.", low=1, high=8),
+    Option("pc_analog_reprogram", "choice", "on_change", "When PETSc sets the operator again: program if its values "
+           "changed, always, or never.", choices=("on_change", "always", "never")),
+)
+CHIP_OPTIONS = (
+    Option("analog_chip", "text", "rram128", "Chip preset, or a JSON file that describes one."),
+    Option("analog_tile_size", "int", None, "Rows and columns of a tile.", low=1, high=4096),
+    Option("analog_cell_bits", "int", None, "Bits of a memory cell (2^bits conductance levels).",
+           low=1, high=16, ideal=True),
+    Option("analog_programming_error", "real", None, "Standard deviation of a programmed conductance, as a fraction "
+           "of the largest one.", low=0.0, high=0.5, ideal=True),
+    Option("analog_read_noise", "real", None, "Standard deviation of a conductance from shot to shot, as a fraction "
+           "of the largest one.", low=0.0, high=0.5, ideal=True),
+    Option("analog_dac_bits", "int", None, "Bits of a digital-to-analog converter, sign included.",
+           low=2, high=24, ideal=True),
+    Option("analog_adc_bits", "int", None, "Bits of an analog-to-digital converter, sign included.",
+           low=2, high=24, ideal=True),
+    Option("analog_seed", "int", 0, "Seed of every random draw.", low=0, high=2**63 - 1),
+)
+REPORT_OPTIONS = (
+    Option("analog_report", "text", None, "Write the convergence report to FILE.json, .html or .txt (several, "
+           "separated by commas)."),
+)
+GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
+    ("KSP analog: refinement", KSP_OPTIONS),
+    ("PC analog: patches on tiles", PC_OPTIONS),
+    ("The emulated chip", CHIP_OPTIONS),
+    ("Convergence report", REPORT_OPTIONS),
+)
+TABLE: dict[str, Option] = {option.name: option for _, group in GROUPS for option in group}
+
+_OURS = re.compile(r"^(?P<prefix>.*?)(?P<name>(?:(?:ksp|pc)_)?analog_.+)$")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse a mistyped `-ksp_analog_*`, `-pc_analog_*` or `-analog_*` option.
+
+    Args:
+        names: option names of the database, without the dash, prefixes included.
+
+    Raises:
+        InvalidInput: with the nearest known name.
+    """
+    for name in names:
+        match = _OURS.match(name)
+        if match is None or match["name"] in TABLE or match["name"].startswith("pc_analog_mg_"):
+            continue
+        near = did_you_mean(match["name"], TABLE)
+        raise InvalidInput(f"-{name}", "an unknown option", "the options of `python -m analogpde options`",
+                           near.replace("mean ", f"mean -{match['prefix']}"))

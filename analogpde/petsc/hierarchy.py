@@ -1,0 +1,304 @@
+"""One level of the tile multigrid: patches on tiles, the prolongation they span, the coarsest tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from analogpde.chip import Chip
+from analogpde.cost import Ledger
+from analogpde.patches.blocks import cut_blocks, gather, local_solves, scatter_cores
+from analogpde.patches.grow import LocalMatrix, Patches, make_patches
+from analogpde.petsc import log
+from analogpde.petsc.guard import soft, together
+from analogpde.petsc.stack import MPI, PETSc
+from analogpde.tile.blocks import Blocks
+from analogpde.tile.inv import InvBank, program_bank
+
+SMOOTHING_SWEEPS = 2
+SMOOTHING_WEIGHT = 0.9  # measured on the prototype: 0.8…1 give the same counts
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What PC analog was asked for.
+
+    Args:
+        chip, seed: the machine.
+        prefix: options prefix; it keys the noise, so that two matrices never share draws.
+        levels, core, overlap, strength, truncation, shift, slices, coarse_slices: the options of that name.
+    """
+
+    chip: Chip
+    seed: int = 0
+    prefix: str = ""
+    levels: int = 10
+    core: int | None = None
+    overlap: int = 2
+    strength: float = 0.1
+    truncation: float | None = None
+    shift: float = 0.5
+    slices: int = 1
+    coarse_slices: int = 2
+
+
+class Seen:
+    """The rows that this rank's patches may reach, and the scatter that fetches a vector's entries for them.
+
+    Collective. Rows are fetched once, as one ghosted submatrix a rank.
+    """
+
+    def __init__(self, matrix: PETSc.Mat, overlap: int) -> None:
+        comm = matrix.getComm()
+        begin, end = matrix.getOwnershipRange()
+        if comm.size == 1:
+            indptr, indices, values = matrix.getValuesCSR()
+            self.rows = np.arange(end, dtype=PETSc.IntType)
+            self._scatter = None
+        else:
+            reach = PETSc.IS().createStride(end - begin, begin, 1, comm=PETSc.COMM_SELF)
+            if overlap:
+                matrix.increaseOverlap(reach, overlap)
+            reach.sort()
+            self.rows = reach.getIndices().copy()
+            part = matrix.createSubMatrices([reach], [reach])[0]
+            indptr, indices, values = part.getValuesCSR()
+            part.destroy()
+            self._ghosted = PETSc.Vec().createSeq(len(self.rows), comm=PETSc.COMM_SELF)
+            template = matrix.createVecRight()
+            self._scatter = PETSc.Scatter().create(template, reach, self._ghosted, None)
+            template.destroy()
+            reach.destroy()
+        first = int(np.searchsorted(self.rows, begin))
+        self.matrix = LocalMatrix(indptr.astype(np.int64), indices.astype(np.int64), values, first, end - begin)
+
+    def fetch(self, vector: PETSc.Vec) -> NDArray[np.float64]:
+        """Return the entries of a vector that this rank sees. Collective."""
+        if self._scatter is None:
+            return np.asarray(vector.array_r)
+        self._scatter.scatter(vector, self._ghosted, addv=PETSc.InsertMode.INSERT_VALUES,
+                              mode=PETSc.ScatterMode.FORWARD)
+        return np.asarray(self._ghosted.array_r)
+
+    def rows_of(self, matrix: PETSc.Mat) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+        """Return the seen rows of another matrix with the same row layout, CSR in global columns. Collective."""
+        if self._scatter is None:
+            indptr, indices, values = matrix.getValuesCSR()
+        else:
+            rows = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
+            columns = PETSc.IS().createStride(matrix.getSize()[1], 0, 1, comm=PETSc.COMM_SELF)
+            part = matrix.createSubMatrices([rows], [columns])[0]
+            indptr, indices, values = part.getValuesCSR()
+            for thing in (part, rows, columns):
+                thing.destroy()
+        return indptr.astype(np.int64), indices.astype(np.int64), values
+
+    def destroy(self) -> None:
+        """Free PETSc objects."""
+        if self._scatter is not None:
+            self._scatter.destroy()
+            self._ghosted.destroy()
+            self._scatter = None
+
+
+def _first_of_rank(comm: MPI.Comm, count: int) -> tuple[int, int]:
+    """Return where this rank's share of a global numbering begins, and the total. Collective."""
+    return int(comm.exscan(count) or 0) if comm.rank else _zero(comm, count), int(comm.allreduce(count))
+
+
+def _zero(comm: MPI.Comm, count: int) -> int:
+    comm.exscan(count)
+    return 0
+
+
+class Smoother:
+    """Restricted additive Schwarz over INV tiles: a petsc4py PC context for one level. Collective.
+
+    Args:
+        matrix: the level's operator (AIJ).
+        settings: options.
+        level: 0 is the finest.
+        first_tile: first global tile id of this level.
+    """
+
+    def __init__(self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int) -> None:
+        comm = matrix.getComm().tompi4py()
+        self.settings, self.level = settings, level
+        with log.EVENTS["Partition"]:
+            self.seen = Seen(matrix, settings.overlap)
+            local = self.seen.matrix
+            # a small level gets smaller cores, so that at least two levels of cores remain meaningful
+            self.patches: Patches = together(comm, lambda: make_patches(
+                local, settings.chip.tile_size, core=settings.core, overlap=settings.overlap,
+                threshold=settings.strength))
+        before, self.tiles = _first_of_rank(comm, self.patches.count)
+        self.first_tile = first_tile
+        slices = settings.slices if level == 0 else settings.coarse_slices
+        with log.EVENTS["Program"]:
+            self.bank: InvBank = together(comm, lambda: program_bank(
+                cut_blocks(local, self.patches, first_tile + before), settings.chip, slices=slices,
+                shift=settings.shift, seed=settings.seed, name=settings.prefix))
+        log.machine.add(self.bank.programmed)
+        self.ledger = Ledger()
+        self.event = 0
+        self._work = np.zeros((self.patches.count, self.patches.index.shape[1]))
+
+    def correct(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
+        """One shot of every tile; each unknown takes the answer of the patch whose core it is in. Collective."""
+        with log.EVENTS["Apply"]:
+            seen = self.seen.fetch(residual)
+            gather(self.patches.index, self.patches.size, seen, self._work)
+            log.machine.add(self.bank.shoot(self._work, self.event))
+            self.event += 1
+            scatter_cores(self.patches.index, self.patches.core, self.seen.matrix.first, self._work, out.array)
+
+    @soft
+    def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """petsc4py hook: y ≈ A⁻¹ x."""
+        self.correct(x, y)
+
+    def prolongation(self, matrix: PETSc.Mat) -> PETSc.Mat:
+        """Return the coarse space: one unknown a core, smoothed by exact local solves, truncated. Collective.
+
+        P ← P − ω M_RAS (A P), twice; entries below the truncation of their row's largest are dropped and the
+        row rescaled to its sum, so that constants stay in the range.
+        """
+        comm = matrix.getComm().tompi4py()
+        coupled = np.flatnonzero(self.patches.coupled)
+        number = np.full(self.patches.count, -1, np.int64)
+        first, total = _first_of_rank(comm, len(coupled))
+        number[coupled] = first + np.arange(len(coupled))
+        column = number[self.patches.label]
+        own = np.flatnonzero(column >= 0)
+        p = sp.csr_matrix((np.ones(len(own)), (own, column[own])), shape=(len(column), total))
+        sizes = (matrix.getSizes()[0], (len(coupled), total))
+        threshold = self.truncation()
+        for _ in range(SMOOTHING_SWEEPS):
+            current = _assemble(p, sizes, matrix.getComm())
+            product = matrix.matMult(current)
+            indptr, indices, values = self.seen.rows_of(product)
+            names, compressed = np.unique(indices, return_inverse=True)
+            local, patches = self.seen.matrix, self.patches
+            solved = together(comm, lambda a=indptr, b=compressed, c=values: local_solves(local, patches, a, b, c))
+            s_indptr, s_indices, s_values = solved
+            shape = (len(column), total)
+            step = sp.csr_matrix((s_values, names[s_indices] if len(s_indices) else s_indices, s_indptr), shape=shape)
+            p = _truncate(p - SMOOTHING_WEIGHT * step, threshold)
+            current.destroy()
+            product.destroy()
+        return _assemble(p, sizes, matrix.getComm())
+
+    def truncation(self) -> float:
+        """Return the truncation of P: 5 % where patches are mostly core (2-D), 15 % where they are mostly border."""
+        if self.settings.truncation is not None:
+            return self.settings.truncation
+        return 0.05 if self.settings.chip.tile_size > 32 and self.border_ratio() < 1.2 else 0.15
+
+    def border_ratio(self) -> float:
+        """Return unknowns of patches outside their cores, per core unknown."""
+        core = int(self.patches.core.sum())
+        return (int(self.patches.size.sum()) - core) / max(1, core)
+
+    def destroy(self) -> None:
+        """Free PETSc objects and tile memory."""
+        self.seen.destroy()
+        for name in ("bank", "patches", "_work"):
+            self.__dict__.pop(name, None)
+
+
+def _assemble(p: sp.csr_matrix, sizes: Any, comm: Any) -> PETSc.Mat:
+    csr = (p.indptr.astype(PETSc.IntType), p.indices.astype(PETSc.IntType), p.data)
+    matrix = PETSc.Mat().createAIJ(size=sizes, csr=csr, comm=comm)
+    matrix.assemble()
+    return matrix
+
+
+def _truncate(p: sp.csr_matrix, threshold: float) -> sp.csr_matrix:
+    """Drop entries below `threshold` of their row's largest magnitude; keep each row's sum."""
+    p = p.tocsr()
+    p.sum_duplicates()
+    rows = p.shape[0]
+    lengths = np.diff(p.indptr)
+    row = np.repeat(np.arange(rows), lengths)
+    sums = np.bincount(row, p.data, rows)
+    largest = np.zeros(rows)
+    np.maximum.at(largest, row, np.abs(p.data))
+    keep = np.abs(p.data) >= threshold * largest[row]
+    keep &= p.data != 0
+    kept = np.bincount(row[keep], p.data[keep], rows)
+    safe = np.abs(kept) > 1e-3 * largest
+    factor = np.where(safe, sums / np.where(safe, kept, 1.0), 1.0)
+    data = p.data * factor[row]
+    out = sp.csr_matrix((data[keep], p.indices[keep], np.concatenate(([0], np.cumsum(np.bincount(row[keep],
+                        minlength=rows))))), shape=p.shape)
+    out.sort_indices()
+    return out
+
+
+class CoarsestTile:
+    """The coarsest level on one tile, driven by rank 0: a petsc4py PC context. Collective.
+
+    A singular operator (null space attached) is grounded: the last unknown is held at zero and the null space
+    projected out afterwards, as one grounds a node of a floating circuit.
+    """
+
+    def __init__(self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, singular: bool) -> None:
+        comm = matrix.getComm().tompi4py()
+        self.size = matrix.getSize()[0]
+        self.tiles = 1
+        count = self.size if comm.rank == 0 else 0
+        rows = PETSc.IS().createStride(count, 0, 1, comm=PETSc.COMM_SELF)
+        part = matrix.createSubMatrices([rows], [rows])[0]
+        vector = matrix.createVecRight()
+        self._scatter, self._sequential = PETSc.Scatter.toZero(vector)
+        vector.destroy()
+        grounded = 1 if singular and self.size > 1 else 0
+        self._used = self.size - grounded if comm.rank == 0 else 0
+
+        def programmed() -> InvBank:
+            n = self._used
+            if n:
+                indptr, indices, values = part.getValuesCSR()
+                dense = sp.csr_matrix((values, indices, indptr), shape=(self.size, self.size)).toarray()[None, :n, :n]
+            else:
+                dense = np.zeros((0, 0, 0))
+            slices = settings.coarse_slices if level else settings.slices
+            return program_bank(Blocks.from_dense(dense, first_tile), settings.chip, slices=slices,
+                                shift=settings.shift, seed=settings.seed, name=settings.prefix)
+
+        with log.EVENTS["Program"]:
+            self.bank: InvBank = together(comm, programmed)
+        part.destroy()
+        rows.destroy()
+        log.machine.add(self.bank.programmed)
+        self.event = 0
+
+    def correct(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
+        """One shot of the coarsest tile. Collective."""
+        forward, reverse = PETSc.ScatterMode.FORWARD, PETSc.ScatterMode.REVERSE
+        insert = PETSc.InsertMode.INSERT_VALUES
+        with log.EVENTS["Coarse"]:
+            self._scatter.scatter(residual, self._sequential, addv=insert, mode=forward)
+            n = self._used
+            if n:
+                work = self._sequential.array_r[:n][None, :].copy()
+                log.machine.add(self.bank.shoot(work, self.event))
+                values = self._sequential.array
+                values[:n], values[n:] = work[0], 0.0
+            self.event += 1
+            self._scatter.scatter(self._sequential, out, addv=insert, mode=reverse)
+
+    @soft
+    def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """petsc4py hook: y ≈ A⁻¹ x."""
+        self.correct(x, y)
+
+    def destroy(self) -> None:
+        """Free PETSc objects and tile memory."""
+        self._scatter.destroy()
+        self._sequential.destroy()
+        self.__dict__.pop("bank", None)

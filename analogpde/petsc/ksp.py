@@ -1,0 +1,324 @@
+"""KSP analog: iterative refinement in FP64 around whatever preconditioner makes the corrections."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analogpde.cost import Ledger
+from analogpde.options import KSP_OPTIONS
+from analogpde.petsc import log
+from analogpde.petsc.guard import say
+from analogpde.petsc.options import guard_names, help_text, read, wants_help
+from analogpde.petsc.sliced import SlicedOperator
+from analogpde.petsc.stack import MPI, PETSc
+from analogpde.refine.loop import Progress, make_accelerator, refine
+from analogpde.refine.record import SolveRecord, Step
+from analogpde.refine.status import Status
+
+# The default target. A tolerance of exactly this value stands for 'FP32-equivalent': forward error ≤ 2^-23 and
+# backward error ≤ 2^-24 (docs/accuracy.md). We stop at estimates a factor 8 below, because the forward error is
+# only estimated and because a well-conditioned system solved in native FP32 has an error of 2^-25.
+FP32_RTOL = 2.0**-24
+FORWARD_TARGET = 2.0**-26
+BACKWARD_TARGET = 2.0**-27
+_PETSC_RTOL, _PETSC_ATOL = 1e-5, 1e-50
+_DEFAULT_PCS = (None, "", "none", "ilu", "icc", "bjacobi")
+_REASONS = {code: name for name, code in vars(PETSc.KSP.ConvergedReason).items()
+            if isinstance(code, int) and name.startswith(("CONVERGED", "DIVERGED"))}
+_REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5: "DIVERGED_BREAKDOWN",
+                 -3: "DIVERGED_MAX_IT", -11: "DIVERGED_PC_FAILED", -9: "DIVERGED_NANORINF"})
+_MESSAGES_PER_PREFIX = 3
+
+
+class _System:
+    """A x = b on this rank's arrays, for the refinement loop."""
+
+    def __init__(self, ksp: PETSc.KSP, b: PETSc.Vec, sliced: SlicedOperator | None, host: Ledger) -> None:
+        self._matrix, _ = ksp.getOperators()
+        self._pc = ksp.getPC()
+        self._b = b
+        self._in, self._out = self._matrix.createVecs()
+        self._comm = ksp.getComm().tompi4py()
+        self._sliced = sliced
+        self._host = host
+        space = self._matrix.getNullSpace()
+        self._space = space if space.handle else None
+        self.difference = 0.0
+
+    def _apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        self._in.array[:] = x
+        self._matrix.mult(self._in, self._out)
+        log.machine.add(self._host)
+        return np.asarray(self._out.array_r)
+
+    def multiply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (self._sliced.multiply(x) if self._sliced else self._apply(x)).copy()
+
+    def residual(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(self._b.array_r - self._apply(x))
+
+    def machine_residual(self, x: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self._sliced is None:
+            return true
+        formed = self._b.array_r - self._sliced.multiply(x)
+        gap = formed - true
+        self.difference = math.sqrt(float(self.sum(np.array([gap @ gap]))[0]))
+        return np.asarray(formed)
+
+    def correct(self, residual: NDArray[np.float64]) -> NDArray[np.float64]:
+        self._in.array[:] = residual
+        self._pc.apply(self._in, self._out)
+        if self._space is not None:
+            self._space.remove(self._out)
+        return np.asarray(self._out.array_r).copy()
+
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self._comm.size == 1:
+            return values
+        total = np.empty_like(values)
+        self._comm.Allreduce(values, total)
+        return total
+
+    def destroy(self) -> None:
+        self._in.destroy()
+        self._out.destroy()
+
+
+class AnalogKSP:
+    """The petsc4py context behind `-ksp_type analog`. Every hook is collective."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {option.name: option.default for option in KSP_OPTIONS}
+        self._sliced: SlicedOperator | None = None
+        self._norm: tuple[int, float, int] = (-1, 0.0, 0)
+        self._messages = 0
+        self._told_digital = False
+
+    # ---- petsc4py hooks -------------------------------------------------------------------------------
+
+    def create(self, ksp: PETSc.KSP) -> None:
+        """Set the default target, and bring PC analog along unless the program chose another."""
+        rtol, atol, divtol, max_it = ksp.getTolerances()
+        if rtol == _PETSC_RTOL:
+            ksp.setTolerances(rtol=FP32_RTOL, atol=atol, divtol=divtol, max_it=max_it)
+        pc = ksp.getPC()
+        prefix = ksp.getOptionsPrefix() or ""
+        if pc.getType() in _DEFAULT_PCS and not PETSc.Options().hasName(prefix + "pc_type"):
+            pc.setType("analog")
+
+    def setFromOptions(self, ksp: PETSc.KSP) -> None:
+        """Read the options of this prefix."""
+        guard_names()
+        prefix = ksp.getOptionsPrefix() or ""
+        self.values = read(KSP_OPTIONS, prefix)
+        if wants_help() and ksp.getComm().rank == 0:
+            print(help_text("KSP analog", KSP_OPTIONS, prefix, self.values), end="")
+
+    def view(self, ksp: PETSc.KSP, viewer: PETSc.Viewer) -> None:
+        """Print what -ksp_view shows."""
+        if viewer.getType() != PETSc.Viewer.Type.ASCII:
+            return
+        v = self.values
+        viewer.printfASCII(f"    iterative refinement, residual {v['ksp_analog_residual']}"
+                           + (f" in {v['ksp_analog_residual_bits']} bits" if v["ksp_analog_residual"] == "sliced" else "")
+                           + f", accelerator {v['ksp_analog_accelerator']}\n")
+        if ksp.getTolerances()[0] == FP32_RTOL:
+            viewer.printfASCII("    target: FP32-equivalent (estimated forward error 2^-23, backward error 2^-24)\n")
+        kind = ksp.getPC().getType()
+        if kind != "analog":
+            viewer.printfASCII(f"    corrections by PC '{kind}', not by PC analog\n")
+
+    def reset(self, ksp: PETSc.KSP) -> None:
+        """Free the sliced copy of the operator."""
+        if self._sliced is not None:
+            self._sliced.destroy()
+            self._sliced = None
+        self._norm = (-1, 0.0, 0)
+
+    def destroy(self, ksp: PETSc.KSP) -> None:
+        """Free everything."""
+        self.reset(ksp)
+
+    def solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Refine until converged or refused, and record it."""
+        if ksp.getNormType() == PETSc.KSP.NormType.NONE:
+            self._smooth(ksp, b, x)
+            return
+        comm = ksp.getComm().tompi4py()
+        pc = ksp.getPC()
+        setup_seconds, programmed = self._take_setup(pc)
+        before = log.machine - programmed
+        start = log.clock()
+        matrix, _ = ksp.getOperators()
+        norm, host = self._matrix_norm(matrix)
+        sliced = self._sliced_operator(matrix)
+        system = _System(ksp, b, sliced, host)
+        tolerances = ksp.getTolerances()
+        fp32 = tolerances[0] == FP32_RTOL
+        history: list[Step] = []
+        shots_before = before.inv_shots
+        b_norm = b.norm()
+        last = [math.nan, 0.0]
+
+        def test(progress: Progress) -> Status | None:
+            relative = progress.residual_norm / b_norm if b_norm > 0 else progress.residual_norm
+            bits = 0.0
+            if history and progress.residual_norm > 0 and last[0] > 0:
+                bits = math.log2(last[0] / progress.residual_norm)
+            last[0], last[1] = progress.residual_norm, progress.solution_norm
+            shots = log.machine.inv_shots - shots_before
+            history.append(Step(progress.iteration, relative, progress.correction, bits, shots))
+            return self._judge(ksp, progress, b_norm, norm, fp32)
+
+        try:
+            if fp32:  # PETSc's own test keeps its other duties: atol, divergence, NaN, a program's test
+                ksp.setTolerances(rtol=0.0)
+            if not math.isfinite(b_norm):
+                status = Status.DIVERGED_NANORINF
+            else:
+                values = np.array(x.array_r)
+                status = refine(
+                    system, values, make_accelerator(self.values["ksp_analog_accelerator"], values.size,
+                                                     self.values["ksp_analog_restart"]),
+                    test=test, stagnation=self.values["ksp_analog_stagnation"], max_iterations=tolerances[3])
+                x.array[:] = values
+                x.stateIncrease()
+        finally:
+            if fp32:
+                ksp.setTolerances(rtol=tolerances[0])
+        reason = status.code
+        if status is Status.DIVERGED_USER:
+            reason = int(ksp.getConvergedReason())
+        ksp.setConvergedReason(reason)
+        x_norm = last[1]
+        backward = last[0] / (norm * x_norm + b_norm) if norm * x_norm + b_norm > 0 else 0.0
+        if not history:
+            history.append(Step(0, math.nan, 0.0, 0.0, 0))
+        operations = log.reduce(comm, log.machine - before)
+        scale = self._shots_of_all_ranks(history, operations)
+        advice = status.advice
+        if sliced is not None and norm * x_norm + b_norm > 0:
+            floor = system.difference / (norm * x_norm + b_norm)
+            advice += (f" The sliced residual ({self.values['ksp_analog_residual_bits']} bits) differs from the true one "
+                       f"by a backward error of {floor:.1e}: nothing below that can be attained.")
+        record = SolveRecord(
+            prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,
+            converged_reason=_REASONS.get(reason, str(reason)), advice=advice,
+            relative_residual=history[-1].relative_residual, backward_error=backward,
+            preconditioner=pc.getType() or "none", history=scale, operations=operations, seconds_setup=setup_seconds,
+            seconds_solve=log.clock() - start, description=self._describe_pc(pc))
+        system.destroy()
+        if comm.size == MPI.COMM_WORLD.size:
+            log.session().add(record)
+        self._tell(comm, record, operations)
+
+    # ---- what they do -----------------------------------------------------------------------------------
+
+    def _judge(self, ksp: PETSc.KSP, progress: Progress, b_norm: float, norm: float, fp32: bool) -> Status | None:
+        """Report progress to PETSc and decide with its convergence test, and ours if the target is FP32."""
+        ksp.setIterationNumber(progress.iteration)
+        ksp.setResidualNorm(progress.residual_norm)
+        ksp.logConvergenceHistory(progress.residual_norm)
+        ksp.monitor(progress.iteration, progress.residual_norm)
+        ksp.setConvergedReason(0)
+        ksp.callConvergenceTest(progress.iteration, progress.residual_norm)
+        reason = int(ksp.getConvergedReason())
+        known = {2: Status.CONVERGED_RTOL, 3: Status.CONVERGED_ATOL, 4: Status.CONVERGED_ITS,
+                 -3: Status.DIVERGED_ITS, -4: Status.DIVERGED_DTOL, -9: Status.DIVERGED_NANORINF}
+        if reason:
+            return known.get(reason, Status.DIVERGED_USER)
+        if fp32:
+            backward = progress.residual_norm / (norm * progress.solution_norm + b_norm)
+            if backward <= BACKWARD_TARGET and progress.forward_estimate <= FORWARD_TARGET:
+                return Status.CONVERGED_FP32
+        return None
+
+    def _smooth(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Do max_it steps without a look at the residual: as a smoother inside another solver."""
+        matrix, _ = ksp.getOperators()
+        system = _System(ksp, b, None, Ledger())
+        values = np.array(x.array_r)
+        accelerator = make_accelerator(self.values["ksp_analog_accelerator"], values.size,
+                                       self.values["ksp_analog_restart"])
+        for _ in range(ksp.getTolerances()[3]):
+            residual = system.residual(values)
+            step = accelerator.update(system, residual, system.correct(residual))
+            if isinstance(step, Status):
+                break
+            values += step
+        x.array[:] = values
+        x.stateIncrease()
+        system.destroy()
+        ksp.setConvergedReason(PETSc.KSP.ConvergedReason.CONVERGED_ITS)
+
+    def _matrix_norm(self, matrix: PETSc.Mat) -> tuple[float, Ledger]:
+        """Return the largest row 2-norm, a lower bound of ‖A‖₂, and what one product costs the host. Collective."""
+        state = matrix.stateGet()
+        if self._norm[0] == state:
+            return self._norm[1], Ledger(host_flops=2 * self._norm[2], host_bytes=12 * self._norm[2])
+        comm = matrix.getComm().tompi4py()
+        largest, entries = 0.0, 0
+        try:
+            indptr, _, values = matrix.getValuesCSR()
+            entries = len(values)
+            squares = np.concatenate(([0.0], np.cumsum(values**2)))
+            largest = math.sqrt(max(0.0, float(np.max(squares[indptr[1:]] - squares[indptr[:-1]], initial=0.0))))
+        except PETSc.Error:  # a shell matrix under a digital PC: a product with a fixed vector bounds the norm
+            probe, image = matrix.createVecs()
+            begin, end = probe.getOwnershipRange()
+            probe.array[:] = np.cos(12.9898 * np.arange(begin, end))
+            matrix.mult(probe, image)
+            largest = image.norm() / max(probe.norm(), 1e-300)
+            probe.destroy()
+            image.destroy()
+        norm = float(comm.allreduce(largest, op=MPI.MAX))
+        self._norm = (state, norm, entries)
+        return norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries)
+
+    def _sliced_operator(self, matrix: PETSc.Mat) -> SlicedOperator | None:
+        if self.values["ksp_analog_residual"] != "sliced":
+            return None
+        bits = self.values["ksp_analog_residual_bits"]
+        state = matrix.stateGet()
+        if self._sliced is None or self._sliced.state != (state, bits):
+            if self._sliced is not None:
+                self._sliced.destroy()
+            self._sliced = SlicedOperator(matrix, bits)
+        return self._sliced
+
+    def _take_setup(self, pc: PETSc.PC) -> tuple[float, Ledger]:
+        """Return the seconds and operations of a set-up that has not been reported yet."""
+        if pc.getType() != "analog":
+            return 0.0, Ledger()
+        context = pc.getPythonContext()
+        seconds, context.setup_seconds = context.setup_seconds, 0.0
+        operations, context.setup_operations = context.setup_operations, Ledger()
+        return seconds, operations
+
+    def _describe_pc(self, pc: PETSc.PC) -> str:
+        if pc.getType() == "analog":
+            return str(pc.getPythonContext().describe())
+        return f"PC {pc.getType()}"
+
+    def _shots_of_all_ranks(self, history: list[Step], operations: Ledger) -> list[Step]:
+        """Return the history with this rank's INV shots scaled to all ranks', known exactly at the end."""
+        own = history[-1].inv_shots
+        factor = operations.inv_shots / own if own else 1.0
+        return [Step(s.iteration, s.relative_residual, s.correction, s.bits_gained, round(s.inv_shots * factor))
+                for s in history]
+
+    def _tell(self, comm: MPI.Comm, record: SolveRecord, operations: Ledger) -> None:
+        """Say on the terminal what must not be missed: a digital preconditioner, a refusal."""
+        name = f"KSP {record.prefix or '(no prefix)'}"
+        if operations.inv_shots == 0 and record.iterations and not self._told_digital:
+            self._told_digital = True
+            say(comm, f"analogpde: {name}: corrections come from the digital preconditioner '{record.preconditioner}', "
+                "not from analog tiles.")
+        if not record.converged and self._messages < _MESSAGES_PER_PREFIX:
+            self._messages += 1
+            say(comm, f"analogpde: {name}: {record.converged_reason} after {record.iterations} iterations, relative "
+                f"residual {record.relative_residual:.2e}. {record.advice}")

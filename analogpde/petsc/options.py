@@ -1,0 +1,75 @@
+"""Read our options from PETSc's database; print them for -help; refuse mistyped ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from analogpde.chip import Chip, load
+from analogpde.options import CHIP_OPTIONS, Option, check_names
+from analogpde.petsc.stack import PETSc
+
+
+def read(options: Iterable[Option], prefix: str, *, inherit: bool = False) -> dict[str, Any]:
+    """Return the values of `options` by name.
+
+    Args:
+        options: entries of the table.
+        prefix: options prefix of the solver.
+        inherit: whether the unprefixed option counts where the prefixed one is absent.
+
+    Raises:
+        InvalidInput: a value out of range.
+    """
+    database = PETSc.Options()
+    values = {}
+    for option in options:
+        values[option.name] = option.default
+        for name in dict.fromkeys((prefix + option.name, option.name) if inherit else (prefix + option.name,)):
+            if database.hasName(name):
+                values[option.name] = option.parse(database.getString(name, ""), written=name)
+                break
+    return values
+
+
+def given(names: Iterable[str], prefix: str) -> bool:
+    """Tell whether any of the options was set by the user under this prefix."""
+    database = PETSc.Options()
+    return any(database.hasName(prefix + name) for name in names)
+
+
+def guard_names() -> None:
+    """Refuse a mistyped option of ours anywhere in the database."""
+    check_names(PETSc.Options().getAll())
+
+
+_OVERRIDES = ("tile_size", "cell_bits", "programming_error", "read_noise", "dac_bits", "adc_bits")
+
+
+def read_chip(prefix: str) -> tuple[Chip, int]:
+    """Return the chip that the options describe, and the seed. Unprefixed options hold for every solver.
+
+    Raises:
+        InvalidInput, AnalogError: an unknown chip, a bad file or a value out of range.
+    """
+    values = read(CHIP_OPTIONS, prefix, inherit=True)
+    chip = load(values["analog_chip"])
+    database = PETSc.Options()
+    overrides = {name: values[f"analog_{name}"] for name in _OVERRIDES
+                 if any(database.hasName(p + f"analog_{name}") for p in {prefix, ""})}
+    return (chip.replace(**overrides) if overrides else chip), values["analog_seed"]
+
+
+def help_text(title: str, options: Iterable[Option], prefix: str, now: dict[str, Any]) -> str:
+    """Return what -help prints for a group, in PETSc's layout."""
+    lines = ["-" * 40, f"{title} options:"]
+    for option in options:
+        value = now.get(option.name, option.default)
+        lines.append(f"  -{prefix}{option.name}: <now {value} : formerly {option.default}>: {option.help} "
+                     f"({option.allowed})")
+    return "\n".join(lines) + "\n"
+
+
+def wants_help() -> bool:
+    """Tell whether -help was given."""
+    return bool(PETSc.Options().hasName("help"))

@@ -1,0 +1,277 @@
+"""PC analog: the matrix on tiles, as one PETSc preconditioner."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from analogpde.chip import load
+from analogpde.cost import Ledger
+from analogpde.errors import InvalidInput
+from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
+from analogpde.petsc import log
+from analogpde.petsc.guard import say, soft, together
+from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother
+from analogpde.petsc.options import guard_names, help_text, read, read_chip, wants_help
+from analogpde.petsc.stack import PETSc
+
+# A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
+STALLED = 0.7
+_SHELLS = ("shell", "python", "mffd", "scatter", "composite", "transpose", "normal")
+
+
+class AnalogPC:
+    """The petsc4py context behind `-pc_type analog`. Every hook is collective."""
+
+    def __init__(self) -> None:
+        self.settings = Settings(chip=load(TABLE["analog_chip"].default))
+        self.reprogram = "on_change"
+        self.setup_seconds = 0.0  # since the last solve took them into its record
+        self.setup_operations = Ledger()
+        self.programmings = 0
+        self._multigrid: PETSc.PC | None = None
+        self._levels: list[Any] = []
+        self._owned: list[PETSc.Mat] = []
+        self._fingerprint = b""
+        self._lines: list[str] = []
+        self._host = Ledger()
+
+    # ---- petsc4py hooks -------------------------------------------------------------------------------
+
+    def setFromOptions(self, pc: PETSc.PC) -> None:
+        """Read the options of this prefix."""
+        guard_names()
+        prefix = pc.getOptionsPrefix() or ""
+        values = read(PC_OPTIONS, prefix)
+        chip, seed = read_chip(prefix)
+        self.reprogram = values["pc_analog_reprogram"]
+        wanted = {name: values[f"pc_analog_{name}"] for name in (
+            "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices")}
+        settings = Settings(chip=chip, seed=seed, prefix=prefix, **wanted)
+        if settings != self.settings:
+            self.settings = settings
+            self._fingerprint = b""
+        if wants_help() and pc.getComm().rank == 0:
+            now = {**values, "analog_chip": chip.name, "analog_seed": seed}
+            print(help_text("PC analog", PC_OPTIONS, prefix, now) + help_text("Analog chip", CHIP_OPTIONS, "", now), end="")
+
+    def setUp(self, pc: PETSc.PC) -> None:
+        """Partition and program, unless the matrix on the tiles is still the matrix wanted."""
+        start, before = log.clock(), log.machine + Ledger()
+        if self._levels and self.reprogram == "never":
+            return
+        _, matrix = pc.getOperators()
+        matrix, converted = self._assembled(matrix)
+        fingerprint = self._fingerprint_of(matrix)
+        if self._levels and self.reprogram == "on_change" and fingerprint == self._fingerprint:
+            if converted:
+                matrix.destroy()
+            return
+        self._free()
+        if converted:
+            self._owned.append(matrix)
+        try:
+            self._build(pc, matrix)
+        except BaseException:
+            self._free()
+            raise
+        self._fingerprint = fingerprint
+        self.programmings += 1
+        self.setup_seconds += log.clock() - start
+        self.setup_operations.add(log.machine - before)
+
+    @soft
+    def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """y ≈ A⁻¹ x: one cycle."""
+        if self._multigrid is not None:
+            self._multigrid.apply(x, y)
+        else:
+            self._levels[0].correct(x, y)
+        log.machine.add(self._host)
+
+    def view(self, pc: PETSc.PC, viewer: PETSc.Viewer) -> None:
+        """Print what -ksp_view shows."""
+        if viewer.getType() == PETSc.Viewer.Type.ASCII:
+            for line in self.describe().splitlines():
+                viewer.printfASCII(f"    {line}\n")
+
+    def reset(self, pc: PETSc.PC) -> None:
+        """Free tiles and level matrices."""
+        self._free()
+
+    def destroy(self, pc: PETSc.PC) -> None:
+        """Free everything."""
+        self._free()
+
+    # ---- what they do -----------------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """Return the preconditioner in a few lines: chip, levels, tiles."""
+        head = [f"chip {self.settings.chip.summary()}, seed {self.settings.seed}"]
+        return "\n".join(head + (self._lines or ["not set up yet"]))
+
+    __repr__ = describe
+
+    def _assembled(self, matrix: PETSc.Mat) -> tuple[PETSc.Mat, bool]:
+        """Return the matrix as AIJ, and whether that is a copy of ours.
+
+        Raises:
+            InvalidInput: the matrix has no entries to program, is not square, or is empty.
+        """
+        kind = matrix.getType()
+        if kind in _SHELLS:
+            raise InvalidInput(
+                "matrix type of the preconditioning operator", kind, "an assembled matrix (aij, baij, sbaij, dense, nest)",
+                "Tiles hold matrix entries: pass an assembled matrix as the second operator, KSPSetOperators(A, P).")
+        rows, columns = matrix.getSize()
+        if rows != columns:
+            raise InvalidInput("matrix", f"{rows} × {columns}", "a square matrix")
+        if rows == 0:
+            raise InvalidInput("matrix", "0 × 0", "at least one row")
+        if kind.endswith("aij") and not kind.endswith("baij"):
+            return matrix, False
+        try:
+            return matrix.convert("aij", PETSc.Mat()), True
+        except PETSc.Error as error:
+            raise InvalidInput("matrix type of the preconditioning operator", kind,
+                               "a matrix that PETSc can convert to aij", str(error)) from None
+
+    def _fingerprint_of(self, matrix: PETSc.Mat) -> bytes:
+        """Return a hash of this rank's rows, equal on all ranks only if no rank's rows changed. Collective."""
+        comm = matrix.getComm().tompi4py()
+
+        def local() -> bytes:
+            indptr, indices, values = matrix.getValuesCSR()
+            if not np.isfinite(values).all():
+                raise InvalidInput("matrix entries", "NaN or infinity", "finite numbers", "Check the assembly.")
+            if values.size == 0 or not values.any():
+                zero.append(True)
+            digest = hashlib.blake2b(digest_size=16)
+            for array in (indptr, indices, values):
+                digest.update(np.ascontiguousarray(array).data)
+            return digest.digest()
+
+        zero: list[bool] = []
+        own = together(comm, local)
+        parts = comm.allgather((own, bool(zero)))
+        if all(empty for _, empty in parts):
+            raise InvalidInput("matrix", "all entries zero", "a nonsingular matrix",
+                               "Was the matrix assembled before the solver was set up?")
+        return b"".join(part for part, _ in parts)
+
+    def _build(self, pc: PETSc.PC, matrix: PETSc.Mat) -> None:
+        settings = self.settings
+        space = matrix.getNullSpace()
+        singular = bool(space.handle) and (space.hasConstant() or len(space.getVecs()) > 0)
+        matrices, prolongations = [matrix], []
+        levels: list[Any] = []
+        self._levels = levels
+        first_tile = 0
+        digital_coarse = False
+        while True:
+            current, level = matrices[-1], len(levels)
+            size = current.getSize()[0]
+            if size <= settings.chip.tile_size and not (settings.levels == 1 and settings.core):
+                levels.append(CoarsestTile(current, settings, level, first_tile, singular))
+                break
+            if level + 1 > settings.levels or (level + 1 == settings.levels and level > 0):
+                digital_coarse = True
+                break
+            smoother = Smoother(current, settings, level, first_tile)
+            levels.append(smoother)
+            first_tile += smoother.tiles
+            if settings.levels == 1:
+                break
+            p = smoother.prolongation(current)
+            if p.getSize()[1] == 0:
+                p.destroy()
+                break
+            coarse = current.ptap(p)
+            prolongations.append(p)
+            matrices.append(coarse)
+            self._owned += [p, coarse]
+            if p.getSize()[1] > STALLED * size:
+                digital_coarse = True
+                break
+        if digital_coarse:
+            levels.append(None)
+        self._describe_levels(matrices, prolongations, digital_coarse)
+        self._count_host(matrices, prolongations)
+        if len(levels) > 1:
+            self._multigrid = self._cycle(pc, matrices, prolongations)
+
+    def _cycle(self, pc: PETSc.PC, matrices: list[PETSc.Mat], prolongations: list[PETSc.Mat]) -> PETSc.PC:
+        """Return PETSc's own multigrid with our smoothers in it: V(1,1), changeable under …pc_analog_mg_…."""
+        count = len(matrices)
+        cycle = PETSc.PC().create(comm=pc.getComm())
+        cycle.setOptionsPrefix(f"{self.settings.prefix}pc_analog_")
+        cycle.setType("mg")
+        cycle.setMGLevels(count)
+        cycle.setOperators(matrices[0], matrices[0])
+        for depth, (matrix, context) in enumerate(zip(matrices, self._levels, strict=True)):
+            solver = cycle.getMGSmoother(count - 1 - depth)
+            solver.setOperators(matrix, matrix)
+            inner = solver.getPC()
+            if depth == count - 1:
+                solver.setType("preonly")
+            else:
+                solver.setType("richardson")
+                solver.setTolerances(max_it=1)
+                solver.setNormType(PETSc.KSP.NormType.NONE)
+                cycle.setMGInterpolation(count - 1 - depth, prolongations[depth])
+            if context is None:
+                inner.setType("redundant")  # every rank factorises the small coarse matrix
+            else:
+                inner.setType("python")
+                inner.setPythonContext(context)
+        cycle.setFromOptions()
+        cycle.setUp()
+        return cycle
+
+    def _count_host(self, matrices: list[PETSc.Mat], prolongations: list[PETSc.Mat]) -> None:
+        """Count what the host does in one V(1,1) cycle: two residuals and two transfers a level."""
+        entries = 0
+        for matrix in matrices[: len(prolongations)]:
+            entries += 2 * int(matrix.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
+        for p in prolongations:
+            entries += 2 * int(p.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
+        self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries)
+
+    def _describe_levels(self, matrices: list[PETSc.Mat], prolongations: list[PETSc.Mat], digital: bool) -> None:
+        """Keep the lines of `describe`. Collective."""
+        entries = [matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"] for matrix in matrices]
+        comm = matrices[0].getComm().tompi4py()
+        self._lines = []
+        for depth, context in enumerate(self._levels):
+            size = matrices[depth].getSize()[0]
+            fill = f"{entries[depth] / max(1, size):.1f} entries a row"
+            if isinstance(context, Smoother):
+                lines = comm.allreduce(context.bank.lines)
+                shift = comm.allreduce(context.bank.shift * context.bank.count) / max(1, context.tiles)
+                again = comm.allreduce(context.bank.programmed.tiles_reprogrammed)
+                self._lines.append(
+                    f"level {depth}: {size} unknowns, {fill}, {context.tiles} tiles, mean core "
+                    f"{size / max(1, context.tiles):.0f}, mean patch {lines / max(1, context.tiles):.0f}, shift "
+                    f"{shift:.3g}, {again} programmed again")
+            elif context is None:
+                self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, digital LU on every rank")
+            else:
+                self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, one tile")
+        self._lines.append(f"operator complexity {sum(entries) / entries[0]:.2f} (entries of all levels over the finest)")
+        if digital:
+            say(comm, f"analogpde: the coarsest level ({matrices[-1].getSize()[0]} unknowns) does not fit a tile of "
+                f"{self.settings.chip.tile_size} and is solved by digital LU.")
+
+    def _free(self) -> None:
+        if self._multigrid is not None:
+            self._multigrid.destroy()
+            self._multigrid = None
+        for context in self._levels:
+            if context is not None:
+                context.destroy()
+        for matrix in self._owned:
+            matrix.destroy()
+        self._levels, self._owned, self._fingerprint = [], [], b""
+        self._lines = []

@@ -1,0 +1,245 @@
+"""Iterative refinement: x ← x + (correction of the true residual b − A x), accelerated or not.
+
+The loop is written on NumPy arrays (one rank's part of a vector) and three functions, so that it runs
+the same under PETSc, under MPI and in a notebook. Inner products are the only communication.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analogpde.errors import InvalidInput
+from analogpde.refine.status import Status
+
+Vector = NDArray[np.float64]
+
+
+class LinearSystem(Protocol):
+    """What the loop needs of A x = b."""
+
+    def multiply(self, x: Vector) -> Vector:
+        """Return A x as the machine forms products (bit-sliced if the residual is)."""
+
+    def residual(self, x: Vector) -> Vector:
+        """Return b − A x in FP64: the truth, used to judge."""
+
+    def machine_residual(self, x: Vector, true: Vector) -> Vector:
+        """Return b − A x as the machine forms it (`true` itself if it is digital)."""
+
+    def correct(self, residual: Vector) -> Vector:
+        """Return d ≈ A⁻¹ residual, from the tiles; null-space components removed."""
+
+    def sum(self, values: Vector) -> Vector:
+        """Return the sum of `values` over ranks."""
+
+
+class Accelerator(Protocol):
+    """Turns corrections into better ones."""
+
+    def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
+        """Return the step to add to x, or why there is none."""
+
+
+class PlainRefinement:
+    """No acceleration: the published HP-INV loop."""
+
+    def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
+        """Return the correction itself."""
+        return correction
+
+
+class _Directions:
+    """The latest search directions p_j and their images A p_j, oldest overwritten first."""
+
+    def __init__(self, size: int, restart: int) -> None:
+        self._p = np.empty((0, size))
+        self._image = np.empty((0, size))
+        self._norms = np.empty(0)
+        self._used, self._restart, self._next = 0, restart, 0
+
+    def used(self) -> tuple[Vector, Vector, Vector]:
+        """Return views on directions, images and the squared norms that belong to them."""
+        return self._p[: self._used], self._image[: self._used], self._norms[: self._used]
+
+    def add(self, p: Vector, image: Vector, norm: float) -> None:
+        """Keep one more direction."""
+        if self._next == len(self._p) < self._restart:
+            grown = min(self._restart, max(8, 2 * len(self._p)))
+            for name in ("_p", "_image"):
+                bigger = np.empty((grown, p.size))
+                bigger[: self._used] = getattr(self, name)[: self._used]
+                setattr(self, name, bigger)
+            self._norms = np.concatenate((self._norms, np.empty(grown - len(self._norms))))
+        self._p[self._next], self._image[self._next], self._norms[self._next] = p, image, norm
+        self._used = max(self._used, self._next + 1)
+        self._next = (self._next + 1) % self._restart
+
+
+class FlexibleMinimalResidual:
+    """Flexible GMRES in its GCR form (Eisenstat, Elman & Schultz 1983; van der Vorst & Vuik's GMRESR 1994).
+
+    It minimises ‖b − A x‖ over the corrections seen so far, as FGMRES does (Saad 1993), but has x and
+    the true residual at hand after each step. Older directions than `restart` are forgotten one by one.
+    """
+
+    def __init__(self, size: int, restart: int) -> None:
+        self._kept = _Directions(size, restart)
+
+    def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
+        """Return the multiple of the orthogonalised correction that minimises the residual."""
+        p, image = correction.copy(), system.multiply(correction)
+        before = None
+        for _ in range(2):  # classical Gram–Schmidt twice is as orthogonal as modified (Giraud et al. 2005)
+            directions, images, norms = self._kept.used()
+            local = np.concatenate((images @ image, [image @ image]))
+            sums = system.sum(local)
+            before = sums[-1] if before is None else before
+            factors = sums[:-1] / norms
+            p -= factors @ directions
+            image -= factors @ images
+        sums = system.sum(np.array([image @ image, image @ residual]))
+        norm, product = float(sums[0]), float(sums[1])
+        if not math.isfinite(norm):
+            return Status.DIVERGED_PC_FAILED
+        if norm <= 1e-28 * float(before if before is not None else 0.0):
+            return Status.DIVERGED_STAGNATED  # nothing new: the space cannot be enlarged
+        self._kept.add(p, image, norm)
+        return (product / norm) * p
+
+
+class FlexibleConjugateGradients:
+    """Flexible CG (Notay 2000): directions A-orthogonalised explicitly, because the tiles' noise varies."""
+
+    def __init__(self, size: int, restart: int) -> None:
+        self._kept = _Directions(size, restart)
+
+    def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
+        """Return the step that minimises the energy norm of the error along the new direction."""
+        p = correction.copy()
+        directions, images, norms = self._kept.used()
+        if len(norms):
+            p -= (system.sum(images @ correction) / norms) @ directions
+        image = system.multiply(p)
+        curvature, product = (float(v) for v in system.sum(np.array([p @ image, p @ residual])))
+        if not math.isfinite(curvature):
+            return Status.DIVERGED_PC_FAILED
+        if curvature <= 0.0:
+            return Status.DIVERGED_INDEFINITE
+        self._kept.add(p, image, curvature)
+        return (product / curvature) * p
+
+
+def make_accelerator(name: str, size: int, restart: int) -> Accelerator:
+    """Return the accelerator of an option value `none`, `fgmres` or `fcg`."""
+    if name == "none":
+        return PlainRefinement()
+    if name == "fgmres":
+        return FlexibleMinimalResidual(size, restart)
+    if name == "fcg":
+        return FlexibleConjugateGradients(size, restart)
+    raise InvalidInput("accelerator", name, "none | fgmres | fcg")
+
+
+@dataclass
+class Progress:
+    """Where the loop stands after an outer step, for tests, monitors and the report.
+
+    Args:
+        iteration: steps done. residual_norm: true ‖b − A x‖₂. correction: ‖x_k − x_{k−1}‖₂/‖x_k‖₂.
+        solution_norm: ‖x_k‖₂. forward_estimate: estimate of ‖x_k − x‖₂/‖x‖₂ (infinite before two steps).
+    """
+
+    iteration: int
+    residual_norm: float
+    correction: float
+    solution_norm: float
+    forward_estimate: float
+
+
+class _ForwardEstimate:
+    """Estimate the forward error from the corrections and the rate at which they and the residuals fall.
+
+    If ‖e_k‖ ≤ ρ ‖e_{k−1}‖ then ‖e_k‖ ≤ ρ/(1−ρ) ‖x_k − x_{k−1}‖. ρ is taken as the slower of the two
+    observed rates, over up to three steps, and at least 0.1, so that one lucky step does not end a solve.
+    """
+
+    def __init__(self) -> None:
+        self._residuals: list[float] = []
+        self._steps: list[float] = []
+
+    def add(self, residual_norm: float, step_norm: float) -> float:
+        """Return the estimate of ‖e_k‖ after one more step (infinite if nothing can be said)."""
+        self._residuals.append(residual_norm)
+        self._steps.append(step_norm)
+        if step_norm == 0.0:
+            return 0.0 if residual_norm == 0.0 else math.inf
+        rates = []
+        for norms in (self._residuals, self._steps[1:]):
+            back = min(3, len(norms) - 1)
+            if back > 0 and norms[-1 - back] > 0:
+                rates.append((norms[-1] / norms[-1 - back]) ** (1.0 / back))
+        if len(self._residuals) < 2:
+            return math.inf
+        rate = max([0.1, *rates])
+        return step_norm * rate / (1.0 - rate) if rate < 0.98 else math.inf
+
+
+def refine(
+    system: LinearSystem, x: Vector, accelerator: Accelerator, *, test: Callable[[Progress], Status | None],
+    stagnation: int = 12, max_iterations: int = 10000,
+) -> Status:
+    """Refine x in place until `test` says stop or nothing more can be gained.
+
+    Args:
+        system: the system.
+        x: initial guess on entry, the solution on return (this rank's part).
+        accelerator: fresh for each solve.
+        test: called with the true residual of every iterate, the initial guess included; None goes on.
+        stagnation: steps without a residual below 0.9 × the smallest so far after which to give up.
+        max_iterations: steps at most.
+
+    Returns:
+        How it ended.
+    """
+    estimate = _ForwardEstimate()
+    best, since_best = math.inf, 0
+    step_norm, iteration = 0.0, 0
+    forward = math.inf
+    while True:
+        true = system.residual(x)
+        sums = system.sum(np.array([true @ true, x @ x]))
+        if not np.isfinite(sums).all():
+            return Status.DIVERGED_NANORINF
+        norm, size = math.sqrt(float(sums[0])), math.sqrt(float(sums[1]))
+        if iteration:
+            forward = estimate.add(norm, step_norm) / size if size > 0 else math.inf
+        else:
+            estimate.add(norm, 0.0)
+        status = test(Progress(iteration, norm, step_norm / size if size > 0 else 0.0, size, forward))
+        if status is not None:
+            return status
+        if iteration >= max_iterations:
+            return Status.DIVERGED_ITS
+        if norm < 0.9 * best:
+            best, since_best = norm, 0
+        else:
+            since_best += 1
+            if since_best >= stagnation:
+                return Status.DIVERGED_STAGNATED
+        residual = system.machine_residual(x, true)
+        correction = system.correct(residual)
+        step = accelerator.update(system, residual, correction)
+        if isinstance(step, Status):
+            return step
+        square = float(system.sum(np.array([step @ step]))[0])
+        if not math.isfinite(square):
+            return Status.DIVERGED_PC_FAILED
+        x += step
+        step_norm = math.sqrt(square)
+        iteration += 1

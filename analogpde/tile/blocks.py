@@ -1,0 +1,70 @@
+"""Many square blocks in sparse form: what is to be programmed, one block a tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """K square blocks, entries sorted by block.
+
+    Args:
+        sizes: rows of each block, shape (K,).
+        offsets: entries of block k are offsets[k]…offsets[k+1]−1, shape (K+1,).
+        row, col: local indices of the entries, shape (E,).
+        value: the entries, shape (E,). Diagonal entries are all present; entries are not repeated.
+        tiles: global tile ids, shape (K,): they key the noise.
+    """
+
+    sizes: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    value: NDArray[np.float64]
+    tiles: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """Number of blocks K."""
+        return len(self.sizes)
+
+    @property
+    def size(self) -> int:
+        """Rows of the largest block."""
+        return int(self.sizes.max(initial=0))
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """Block index of each entry, shape (E,)."""
+        return np.repeat(np.arange(self.count), np.diff(self.offsets))
+
+    def select(self, which: NDArray[np.int64]) -> Blocks:
+        """Return the named blocks alone, in the given order."""
+        lengths = np.diff(self.offsets)[which]
+        offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+        entries = np.repeat(self.offsets[which] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Blocks(self.sizes[which], offsets, self.row[entries], self.col[entries], self.value[entries],
+                      self.tiles[which])
+
+    def dense(self, value: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
+        """Return the blocks as an array of shape (K, size, size), identity where a block is smaller."""
+        out = np.zeros((self.count, self.size, self.size))
+        diagonal = np.arange(self.size)
+        out[:, diagonal, diagonal] = diagonal[None, :] >= self.sizes[:, None]
+        out[self.owner, self.row, self.col] = self.value if value is None else value
+        return out
+
+    @staticmethod
+    def from_dense(matrices: NDArray[np.float64], first_tile: int = 0) -> Blocks:
+        """Make blocks of dense matrices, shape (K, n, n); zeros off the diagonal are not programmed."""
+        count, n, _ = matrices.shape
+        keep = matrices != 0
+        keep[:, np.arange(n), np.arange(n)] = True
+        tile, row, col = np.nonzero(keep)
+        offsets = np.concatenate(([0], np.cumsum(np.bincount(tile, minlength=count)))).astype(np.int64)
+        return Blocks(np.full(count, n, np.int32), offsets, row.astype(np.int32), col.astype(np.int32),
+                      matrices[keep].astype(np.float64), np.arange(first_tile, first_tile + count))

@@ -1,0 +1,259 @@
+"""Banks of closed-loop INV tiles: program once, shoot often.
+
+One shot of a tile, in the order of the circuit: the host scales the input (diagonal scaling, block
+exponent), DACs round it, the loop settles to x = (Ĝ + E)⁻¹ b with the conductance noise E of this shot,
+ADCs round the output, the host scales back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analogpde.chip import Chip
+from analogpde.compiled import compiled
+from analogpde.cost import Ledger
+from analogpde.errors import ProgrammingFailed
+from analogpde.tile.blocks import Blocks
+from analogpde.tile.health import invert, smallest_singular_value, stable
+from analogpde.tile.noise import Purpose, fill_normal, stream
+from analogpde.tile.programming import program, scale_blocks
+
+# Noise may be taken to first order, one draw a line, while δ = 2 σ sqrt(cells per row)/s_min is below 0.3; up to 1
+# every cell is drawn and the noisy system solved; a tile above 1 could lose stability in a shot and is
+# programmed again with a larger shift (thresholds measured against explicit draws, docs/circuit.md).
+FIRST_ORDER = 0.3
+LARGEST_DELTA = 1.0
+ATTEMPTS = 8
+_CHUNK_ENTRIES = 1 << 22  # dense float32 entries worked on at a time: 16 MB
+
+
+@compiled
+def _round_to_codes(vector, codes):  # type: ignore[no-untyped-def]
+    """Round a vector in place to `codes` steps of its own largest magnitude (block exponent); 0 is ideal."""
+    if codes > 0:
+        largest = 0.0
+        for i in range(vector.size):
+            largest = max(largest, abs(vector[i]))
+        if largest > 0.0:
+            step = largest / codes
+            for i in range(vector.size):
+                vector[i] = np.rint(vector[i] / step) * step
+
+
+@compiled
+def _shoot(inverse, sizes, offsets, row, col, deviation, drawn, scale, dac, adc, seed, word, tiles, event, x):  # type: ignore[no-untyped-def]
+    """One shot of every tile, in place on x (K, n); return the number of shots solved densely."""
+    n_max = inverse.shape[1]
+    noise = np.empty(n_max)
+    variance = np.empty(n_max, np.float32)
+    dense_solves = 0
+    for k in range(sizes.size):
+        n = sizes[k]
+        begin, end = offsets[k], offsets[k + 1]
+        b = np.empty(n, np.float32)
+        for i in range(n):
+            b[i] = x[k, i] * scale[k, i]
+        _round_to_codes(b, dac)
+        tile = inverse[k, :n]
+        if n < n_max:
+            tile = np.ascontiguousarray(tile[:, :n])
+        y = np.dot(tile, b)
+        if end > begin and not drawn[k]:
+            # first order: x − Ĝ⁻¹ξ, ξ_i normal with variance Σ_j σ_ij² x_j²
+            for i in range(n):
+                variance[i] = 0.0
+            for e in range(begin, end):
+                variance[row[e]] += (deviation[e] * y[col[e]]) ** 2
+            fill_normal(noise[:n], seed, word, tiles[k], event)
+            for i in range(n):
+                b[i] -= np.float32(np.sqrt(variance[i]) * noise[i])
+            y = np.dot(tile, b)
+        elif end > begin:
+            error = np.empty(end - begin)
+            fill_normal(error, seed, word, tiles[k], event)
+            for e in range(end - begin):
+                error[e] *= deviation[begin + e]
+            first = y
+            previous = np.inf
+            settled = False
+            for _ in range(24):
+                rest = b.copy()
+                for e in range(begin, end):
+                    rest[row[e]] -= np.float32(error[e - begin]) * y[col[e]]
+                after = np.dot(tile, rest)
+                change, size = 0.0, 0.0
+                for i in range(n):
+                    change = max(change, abs(after[i] - y[i]))
+                    size = max(size, abs(after[i]))
+                y = after
+                if change <= 2.0**-12 * size:
+                    settled = True
+                    break
+                if change > 0.9 * previous:
+                    break
+                previous = change
+            if not settled:
+                dense_solves += 1
+                matrix = np.eye(n, dtype=np.float32)
+                for e in range(begin, end):
+                    for i in range(n):
+                        matrix[i, col[e]] += tile[i, row[e]] * np.float32(error[e - begin])
+                y = np.linalg.solve(matrix, first)
+        _round_to_codes(y, adc)
+        for i in range(n):
+            x[k, i] = y[i] * scale[k, i]
+    return dense_solves
+
+
+@dataclass
+class InvBank:
+    """K programmed INV tiles of one chip, worked as one batch.
+
+    Args:
+        inverse: inverse of each programmed matrix, shape (K, n, n), float32.
+        sizes: rows in use on each tile, shape (K,).
+        offsets, row, col, deviation: cells with read noise and its standard deviation (empty if none).
+        drawn: tiles whose noise must be drawn cell by cell, shape (K,).
+        scale_in, scale_out: diagonal scaling with the block's sign, shape (K, n).
+        tiles: global tile ids, shape (K,).
+        chip, seed, word: what keys and sizes the noise.
+        programmed: what programming cost.
+        shift: mean stability shift; delta: largest δ = 2 σ sqrt(cells per row)/s_min.
+    """
+
+    inverse: NDArray[np.float32]
+    sizes: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    deviation: NDArray[np.float32]
+    drawn: NDArray[np.bool_]
+    scale: NDArray[np.float64]
+    sign: NDArray[np.float64]
+    tiles: NDArray[np.int64]
+    chip: Chip
+    seed: int
+    word: int
+    programmed: Ledger
+    shift: float
+    delta: float
+    dense_solves: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return len(self.sizes)
+
+    @property
+    def lines(self) -> int:
+        """Lines in use over all tiles."""
+        return int(self.sizes.sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(a.nbytes for a in (self.inverse, self.row, self.col, self.deviation, self.scale))
+
+    def shoot(self, x: NDArray[np.float64], event: int) -> Ledger:
+        """Let every tile settle once, in place.
+
+        Args:
+            x: right-hand sides on entry, solutions on return, shape (K, n), float64; entries beyond a
+                tile's size are ignored.
+            event: number of this shot; the same number draws the same noise.
+
+        Returns:
+            The operations of this application.
+        """
+        if self.count:
+            x *= self.sign[:, None]
+            self.dense_solves += _shoot(
+                self.inverse, self.sizes, self.offsets, self.row, self.col, self.deviation, self.drawn, self.scale,
+                self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
+                np.uint64(event & 0xFFFFFFFF), x)
+        lines = self.lines
+        return Ledger(inv_shots=self.count, dac_conversions=lines, adc_conversions=lines)
+
+
+def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
+    step = max(1, _CHUNK_ENTRIES // max(1, size * size))
+    for start in range(0, count, step):
+        yield np.arange(start, min(start + step, count))
+
+
+def program_bank(
+    blocks: Blocks, chip: Chip, *, slices: int = 1, shift: float = 0.5, seed: int = 0, name: str = "", event: int = 0,
+) -> InvBank:
+    """Program blocks on INV tiles, test every tile's stability, and program unstable ones again.
+
+    Args:
+        blocks: what to program, at most `chip.tile_size` rows each.
+        chip: the chip.
+        slices, shift: see `analogpde.tile.programming.program`.
+        seed, name, event: key of the noise; `event` counts programmings of the same tiles.
+
+    Raises:
+        ProgrammingFailed: a block is too large, has an unusable diagonal, or stays unstable with every shift.
+    """
+    if blocks.size > chip.tile_size:
+        raise ProgrammingFailed(f"a block of {blocks.size} rows does not fit a tile of {chip.tile_size}.")
+    scaled, scale, sign = scale_blocks(blocks)
+    n, count = blocks.size, blocks.count
+    read = chip.cell.read_noise or 0.0
+    inverse = np.zeros((count, n, n), np.float32)
+    deviation = np.zeros(len(scaled.value) if read else 0, np.float32)
+    drawn = np.zeros(count, bool)
+    final_shift, final_delta = np.zeros(count), np.zeros(count)
+    ledger = Ledger()
+    for chunk in _chunks(count, n):
+        pending, extra = chunk, np.zeros(len(chunk))
+        for attempt in range(ATTEMPTS):
+            part = scaled.select(pending)
+            held = program(part, scale[pending], sign[pending], chip, slices=slices, shift=shift, extra_shift=extra,
+                           seed=seed, name=name, event=event * ATTEMPTS + attempt)
+            dense = np.zeros((len(pending), n, n), np.float32)
+            diagonal = np.arange(n)
+            dense[:, diagonal, diagonal] = diagonal >= part.sizes[:, None]
+            dense[part.owner, part.row, part.col] = held.blocks.value
+            trial, singular = invert(dense)
+            # beyond a tile's rows the inverse is a unit diagonal, never read; zero it for the norm estimate
+            trial[:, diagonal, diagonal] *= diagonal < part.sizes[:, None]
+            per_row = np.diff(part.offsets) / np.maximum(1, part.sizes)
+            worst = np.zeros(len(pending))
+            np.maximum.at(worst, part.owner, held.read_deviation)
+            # 1.1: four steps of power iteration estimate s_min from above, by less than that in all test blocks
+            smallest = smallest_singular_value(trial) / 1.1
+            delta = 2.0 * worst * np.sqrt(per_row) / smallest
+            good = ~singular & np.isfinite(trial).all(axis=(1, 2)) & (delta <= LARGEST_DELTA)
+            if chip.cell.bits is not None or chip.cell.programming_error:
+                good &= stable(held.blocks, dense, trial)
+            done = pending[good]
+            inverse[done] = trial[good]
+            drawn[done] = delta[good] > FIRST_ORDER
+            final_shift[done], final_delta[done] = held.shift[good], delta[good]
+            if read:
+                lengths = np.diff(scaled.offsets)[done]
+                target = np.repeat(scaled.offsets[done] - np.concatenate(([0], np.cumsum(lengths)))[:-1], lengths)
+                deviation[target + np.arange(len(target))] = held.read_deviation[good[part.owner]]
+            ledger.add(Ledger(cells_written=held.cells, tiles_programmed=len(pending),
+                              tiles_reprogrammed=len(pending) if attempt else 0))
+            if good.all():
+                break
+            # what is missing to δ = 1, and at least twice what was there, so that the loop ends
+            missing = np.where(np.isfinite(delta) & (delta > 1), (delta - 0.9) * smallest, 0.0)
+            extra = np.maximum(np.maximum(2.0 * extra, 0.01), extra + missing)[~good]
+            pending = pending[~good]
+        else:
+            raise ProgrammingFailed(
+                f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) stay unstable after {ATTEMPTS} "
+                "programmings with growing shift. Try more cell bits, -pc_analog_slices 2, a smaller tile or less "
+                "programming error; an indefinite matrix cannot be held by an INV tile at all.")
+    cells = slice(None) if read else slice(0, 0)
+    offsets = scaled.offsets if read else np.zeros(count + 1, np.int64)
+    return InvBank(inverse, scaled.sizes, offsets, scaled.row[cells], scaled.col[cells], deviation, drawn, scale, sign,
+                   scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
+                   float(final_shift.mean()) if count else 0.0, float(final_delta.max(initial=0.0)))

@@ -1,0 +1,234 @@
+"""Programming: from a block of a matrix to the conductances that a closed-loop tile really holds.
+
+The steps, each a function: symmetric diagonal scaling; choice of the conductance unit; rounding to
+levels with each row's |error| added to its diagonal (for a symmetric positive definite block the
+rounded block is then at least as large, hence a stable circuit); the stability shift, sized from the
+programming error; digits per slice; programming noise on the cells that are on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analogpde.chip import Chip
+from analogpde.compiled import compiled
+from analogpde.errors import ProgrammingFailed
+from analogpde.tile.blocks import Blocks
+from analogpde.tile.noise import Purpose, normal, stream
+
+
+@dataclass(frozen=True)
+class Conductances:
+    """Blocks as the tiles hold them, in units of the scaled matrix (largest diagonal near 1).
+
+    Args:
+        blocks: the noisy conductances Ĝ, same pattern as the scaled matrix.
+        intended: the conductances that programming aimed at (rounded, shifted, without noise).
+        scale: sqrt(1/|a_ii|) of each row, shape (K, size); 0 beyond a block's rows.
+        sign: −1 for blocks with a negative diagonal, which are programmed negated, shape (K,).
+        unit: conductance of one level of the lowest slice, shape (K,); 0 for continuous cells.
+        largest: conductance of a fully-on cell of the top slice, shape (K,).
+        read_deviation: standard deviation of each entry from shot to shot, shape (E,).
+        shift: stability shift of each block, shape (K,).
+        cells: memory cells that are on, a count over all blocks.
+    """
+
+    blocks: Blocks
+    intended: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    sign: NDArray[np.float64]
+    unit: NDArray[np.float64]
+    largest: NDArray[np.float64]
+    read_deviation: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    cells: int
+
+
+def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[np.float64]]:
+    """Scale every block symmetrically to a unit diagonal.
+
+    Returns:
+        The scaled blocks, the scale of each row (K, size) and the sign of each block (K,).
+
+    Raises:
+        ProgrammingFailed: a diagonal entry is zero or not finite, or a block's diagonal changes sign.
+    """
+    owner = blocks.owner
+    if not np.isfinite(blocks.value).all():
+        bad = int(blocks.tiles[owner[~np.isfinite(blocks.value)][0]])
+        raise ProgrammingFailed(f"tile {bad}: the block holds NaN or infinity; check the assembly of the matrix.")
+    on_diagonal = blocks.row == blocks.col
+    diagonal = np.zeros((blocks.count, blocks.size))
+    diagonal[owner[on_diagonal], blocks.row[on_diagonal]] = blocks.value[on_diagonal]
+    inside = np.arange(blocks.size) < blocks.sizes[:, None]
+    zero = inside & (diagonal == 0)
+    if zero.any():
+        k, i = np.argwhere(zero)[0]
+        raise ProgrammingFailed(
+            f"tile {int(blocks.tiles[k])}: row {int(i)} of the block has a zero diagonal, which no INV tile holds as a "
+            "stable circuit. Saddle-point systems need a block preconditioner (-pc_type fieldsplit) with tiles inside.")
+    sign = np.where(diagonal[:, 0] < 0, -1.0, 1.0) if blocks.size else np.ones(blocks.count)
+    mixed = (inside & (diagonal * sign[:, None] < 0)).any(axis=1)
+    if mixed.any():
+        raise ProgrammingFailed(
+            f"tile {int(blocks.tiles[np.argmax(mixed)])}: the diagonal of the block has both signs, so the circuit "
+            "would be unstable. The matrix is indefinite: INV tiles need eigenvalues in one half plane.")
+    scale = np.where(inside, 1.0 / np.sqrt(np.where(inside, np.abs(diagonal), 1.0)), 0.0)
+    value = blocks.value * scale[owner, blocks.row] * scale[owner, blocks.col] * sign[owner]
+    scaled = Blocks(blocks.sizes, blocks.offsets, blocks.row, blocks.col, value, blocks.tiles)
+    return scaled, scale, sign
+
+
+@compiled
+def _rounding_cost(value, diagonal, row, size, unit, error):  # type: ignore[no-untyped-def]
+    """Fill `error` with each row's sum of |rounding error|; return its mean and maximum."""
+    error[:size] = 0.0
+    for e in range(value.size):
+        if not diagonal[e]:
+            error[row[e]] += abs(value[e] - unit * np.rint(value[e] / unit))
+    total, largest = 0.0, 0.0
+    for i in range(size):
+        total += error[i]
+        largest = max(largest, error[i])
+    return total / max(size, 1), largest
+
+
+@compiled
+def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, candidates):  # type: ignore[no-untyped-def]
+    """Choose each block's unit: the one that needs the smallest addition to the diagonal.
+
+    A unit must let the largest diagonal, 1 + |errors| + shift, fit below `head` units. Candidates are a
+    geometric ladder and the units that hit the block's largest and smallest off-diagonal magnitude exactly
+    (one level = one stencil entry makes a uniform stencil exact at 3 bits).
+    """
+    count = sizes.size
+    units = np.empty(count)
+    error = np.empty(max(1, sizes.max()))
+    trial = np.empty(candidates + 32)
+    for k in range(count):
+        begin, end = offsets[k], offsets[k + 1]
+        diagonal = row[begin:end] == col[begin:end]
+        largest, smallest = 0.0, np.inf
+        for e in range(begin, end):
+            magnitude = abs(value[e])
+            if row[e] != col[e] and magnitude > 1e-12:
+                largest, smallest = max(largest, magnitude), min(smallest, magnitude)
+        root = np.sqrt((end - begin) / max(1, sizes[k]))
+        lowest = max(1.0 / head, largest / levels)
+        n = 0
+        for c in range(candidates):
+            trial[n] = lowest * 2.5 ** (c / max(1, candidates - 1))
+            n += 1
+        if largest > 0.0:
+            for level in range(1, 17):
+                for magnitude in (largest, smallest):
+                    if magnitude / level >= lowest:
+                        trial[n] = magnitude / level
+                        n += 1
+        best, best_unit = np.inf, 0.0
+        for c in range(n):
+            unit = trial[c]
+            shift = shift_factor * unit * levels * root
+            mean, peak = _rounding_cost(value[begin:end], diagonal, row[begin:end], sizes[k], unit, error)
+            if 1.0 + peak + shift <= head * unit and mean + shift < best:
+                best, best_unit = mean + shift, unit
+        while best_unit == 0.0:  # dense rows of many small entries: widen the window until the diagonal fits
+            unit = unit * 1.25
+            mean, peak = _rounding_cost(value[begin:end], diagonal, row[begin:end], sizes[k], unit, error)
+            if 1.0 + peak + shift_factor * unit * levels * root <= head * unit:
+                best_unit = unit
+        units[k] = best_unit
+    return units
+
+
+@compiled
+def _split_digits(level, base, slices, top, cells, variance):  # type: ignore[no-untyped-def]
+    """Split levels into one digit a slice; add up the cells that are on and their variance.
+
+    `variance` is in units of (error of a top-slice cell)²; a digit of zero is a cell that is off.
+    """
+    for e in range(level.size):
+        rest, weight = level[e], 1.0
+        place = top
+        for _ in range(slices):
+            digit = min(rest // place, base - 1)
+            rest -= digit * place
+            if digit > 0:
+                cells[e] += 1
+                variance[e] += weight
+            place = max(place // base, 1)
+            weight /= base * base
+
+
+def program(
+    scaled: Blocks, scale: NDArray[np.float64], sign: NDArray[np.float64], chip: Chip, *, slices: int = 1,
+    shift: float = 0.5, extra_shift: NDArray[np.float64] | None = None, seed: int = 0, name: str = "", event: int = 0,
+) -> Conductances:
+    """Program scaled blocks on tiles of a chip: static errors are drawn here, once.
+
+    Args:
+        scaled, scale, sign: from `scale_blocks`.
+        chip: whose cells take the values.
+        slices: parallel cells per entry in the closed loop; slice s weighs 2^(−s·bits).
+        shift: c in the stability shift α = c σ G_max sqrt(cells per row); σ the programming error.
+        extra_shift: added to the shift of each block, shape (K,), in units of the scaled diagonal.
+        seed, name, event: key of the programming noise.
+
+    Returns:
+        The conductances. The diagonal is held by its cell and a trim cell of one digit less weight, so
+        that a shift below one level can be set (design assumption of this project).
+    """
+    owner = scaled.owner
+    on_diagonal = scaled.row == scaled.col
+    deviation = chip.cell.programming_error or 0.0
+    read = chip.cell.read_noise or 0.0
+    extra = np.zeros(scaled.count) if extra_shift is None else extra_shift
+    per_row = np.diff(scaled.offsets) / np.maximum(1, scaled.sizes)
+    value = scaled.value
+    row_id = owner * np.int64(max(1, scaled.size)) + scaled.row
+    if chip.cell.bits is None:
+        unit = np.zeros(scaled.count)
+        largest = np.ones(scaled.count)
+        np.maximum.at(largest, owner, np.abs(value))
+        alpha = shift * deviation * largest * np.sqrt(per_row) + extra
+        intended = value + np.where(on_diagonal, alpha[owner], 0.0)
+        variance = (intended != 0).astype(float)
+        cells = int(np.count_nonzero(intended))
+    else:
+        base = 2**chip.cell.bits
+        levels = base**slices - 1
+        head = levels + (base - 1) / base  # the trim cell adds up to this fraction of a level
+        # beyond 2^12 levels rounding is far below every other error and the search is pointless
+        candidates = 24 if levels < 4096 else 1
+        unit = _choose_units(scaled.offsets, scaled.sizes, scaled.row, scaled.col, value, float(levels), head,
+                             shift * deviation, candidates)
+        unit *= 1.0 + np.minimum(extra, 1.0)  # room for the extra shift below the top level
+        top = base ** (slices - 1)
+        largest = unit * top * (base - 1)
+        alpha = shift * deviation * largest * np.sqrt(per_row) + extra
+        step = unit[owner]
+        level = np.rint(np.abs(value) / step).astype(np.int64)
+        error = np.bincount(row_id, np.where(on_diagonal, 0.0, np.abs(np.abs(value) - step * level)),
+                            scaled.count * max(1, scaled.size))
+        # the diagonal is rounded up, to the trim cell's step, so that nothing is lost of the guarantee
+        wanted = (np.abs(value) + error[row_id] + alpha[owner]) / step
+        fine = np.ceil(wanted * base - 1e-9).astype(np.int64)
+        level = np.where(on_diagonal, fine // base, level)
+        trim = np.where(on_diagonal, fine % base, 0)
+        intended = np.sign(value) * step * (level + trim / base)
+        count = np.zeros(len(value), np.int64)
+        variance = np.zeros(len(value))
+        _split_digits(level, base, slices, top, count, variance)
+        variance += (trim > 0) / float(base) ** (2 * slices)
+        cells = int(count.sum() + np.count_nonzero(trim))
+    spread = np.sqrt(variance) * largest[owner]
+    noisy = intended
+    if deviation:
+        draws = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
+                       event=event)
+        noisy = intended + deviation * spread * draws
+    held = Blocks(scaled.sizes, scaled.offsets, scaled.row, scaled.col, noisy, scaled.tiles)
+    return Conductances(held, intended, scale, sign, unit, largest, read * spread, alpha, cells)
