@@ -112,12 +112,12 @@ def l_shape(run: Run, n: int) -> Discrete:
     space = fem.functionspace(domain, ("Lagrange", run["degree"]))
     u, v = ufl.TrialFunction(space), ufl.TestFunction(space)
     x = ufl.SpatialCoordinate(domain)
-    # atan2 jumps across the cut-out quarter only: x ↦ −y, y ↦ x turns its branch cut into it.
-    angle = ufl.atan2(x[1] - x[0], -x[0] - x[1]) + 0.75 * np.pi
+    # Counted from the bisector of the domain, so that atan2 jumps in the cut-out quarter.
+    angle = ufl.atan2(-x[0] - x[1], x[1] - x[0]) + 0.75 * np.pi
     exact = (x[0] ** 2 + x[1] ** 2) ** (1 / 3) * ufl.sin(2 / 3 * angle)
 
     def boundary(points: NDArray, _: float) -> NDArray:
-        turned = np.arctan2(points[1] - points[0], -points[0] - points[1]) + 0.75 * np.pi
+        turned = np.arctan2(-points[0] - points[1], points[1] - points[0]) + 0.75 * np.pi
         return np.hypot(points[0], points[1]) ** (2 / 3) * np.sin(2 / 3 * turned)
 
     zero = fem.Constant(domain, 0.0)

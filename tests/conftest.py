@@ -44,6 +44,7 @@ def fresh_kernel_cache() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.hookimpl(trylast=True)  # after the terminal reporter is there
 def pytest_configure(config: pytest.Config) -> None:
     fresh_kernel_cache()
     # PETSc reads sys.argv; pytest has read its own options from there and PETSc must not take them for its own.

@@ -237,21 +237,24 @@ class Script:
 
 @contextmanager
 def _database(rest: Mapping[str, str | None], known: Mapping[str, Option]) -> Iterator[None]:
-    """Put PETSc's options of one run into the database, ours out of it, and restore it afterwards."""
+    """Put PETSc's options of one run into the database and take them out afterwards; ours leave it for good."""
     options = PETSc.Options()
-    before = options.getAll()
     for name in known:
-        if name in before:
+        if options.hasName(name):
             options.delValue(name)
+    before = options.getAll()
     for name, text in rest.items():
-        options.setValue(name, text if text is not None else "")
+        # What PETSc read itself stays untouched, or it would be reported as unused.
+        if before.get(name) != (text or ""):
+            options.setValue(name, text or "")
     try:
         yield
     finally:
-        for name in options.getAll():
-            options.delValue(name)
-        for name, text in before.items():
-            options.setValue(name, text)
+        for name, text in options.getAll().items():
+            if name not in before:
+                options.delValue(name)
+            elif before[name] != text:
+                options.setValue(name, before[name])
 
 
 def _restart(log: SolveLog, comm: MPI.Comm) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 
@@ -145,7 +146,7 @@ class LinearSystem:
                 relative_residual=relative,
                 backward_error=norm_r / scale if scale > 0 else 0.0,
                 preconditioner=self.ksp.getPC().getType(),
-                history=history or [Step(0, relative, 0.0, 0.0, 0)],
+                history=history or [Step(0, relative, math.nan, 0.0, 0)],
                 seconds_setup=self._seconds_setup,
                 seconds_solve=seconds,
             )
@@ -153,11 +154,11 @@ class LinearSystem:
         self._seconds_setup = 0.0
 
     def _history(self, norm_b: float) -> list[Step]:
-        """Return the KSP's residual history if it is one of true residuals; corrections are not known."""
+        """Return the KSP's residual history if it is one of true residuals; NaN: PETSc does not tell corrections."""
         if self.ksp.getNormType() != PETSc.KSP.NormType.UNPRECONDITIONED or norm_b == 0:
             return []
         values = np.asarray(self.ksp.getConvergenceHistory(), dtype=float) / norm_b
         gains = np.zeros(len(values))
         usable = (values[1:] > 0) & (values[:-1] > 0)
         gains[1:][usable] = np.log2(values[:-1][usable] / values[1:][usable])
-        return [Step(i, float(value), 0.0, float(gain), 0) for i, (value, gain) in enumerate(zip(values, gains, strict=True))]
+        return [Step(i, float(value), math.nan, float(gain), 0) for i, (value, gain) in enumerate(zip(values, gains, strict=True))]

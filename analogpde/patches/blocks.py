@@ -41,7 +41,8 @@ def cut_blocks(matrix: LocalMatrix, patches: Patches, first_tile: int) -> Blocks
     row, col, value = np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total)
     _cut(matrix.indptr, matrix.indices, matrix.values, patches.index, patches.size, place, row, col, value, offsets,
          True)
-    return Blocks(patches.size, offsets, row, col, value, np.arange(first_tile, first_tile + patches.count))
+    tiles = np.arange(first_tile, first_tile + patches.count)
+    return Blocks(patches.size, offsets, row, col, value, tiles, patches.index.shape[1])
 
 
 @compiled

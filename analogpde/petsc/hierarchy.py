@@ -97,7 +97,7 @@ class Seen:
                 thing.destroy()
         return indptr.astype(np.int64), indices.astype(np.int64), values
 
-    def destroy(self) -> None:
+    def free(self) -> None:
         """Free PETSc objects."""
         if self._scatter is not None:
             self._scatter.destroy()
@@ -203,9 +203,9 @@ class Smoother:
         core = int(self.patches.core.sum())
         return (int(self.patches.size.sum()) - core) / max(1, core)
 
-    def destroy(self) -> None:
+    def free(self) -> None:
         """Free PETSc objects and tile memory."""
-        self.seen.destroy()
+        self.seen.free()
         for name in ("bank", "patches", "_work"):
             self.__dict__.pop(name, None)
 
@@ -297,7 +297,7 @@ class CoarsestTile:
         """petsc4py hook: y ≈ A⁻¹ x."""
         self.correct(x, y)
 
-    def destroy(self) -> None:
+    def free(self) -> None:
         """Free PETSc objects and tile memory."""
         self._scatter.destroy()
         self._sequential.destroy()

@@ -270,7 +270,7 @@ class AnalogPC:
             self._multigrid = None
         for context in self._levels:
             if context is not None:
-                context.destroy()
+                context.free()
         for matrix in self._owned:
             matrix.destroy()
         self._levels, self._owned, self._fingerprint = [], [], b""

@@ -32,7 +32,9 @@ def available() -> bool:
         import matplotlib.backends.backend_svg
         import matplotlib.figure
         import matplotlib.style  # noqa: F401
-    except ImportError:
+    except (ImportError, RuntimeError):
+        # RuntimeError: reports are often written when the interpreter ends, and then no thread can be started, as some
+        # versions of Matplotlib do at their first import on a machine.
         return False
     return True
 

@@ -13,8 +13,9 @@ from analogpde.errors import AnalogError
 from analogpde.report import figures, words
 from analogpde.report.model import BACKWARD_LIMIT, Report, Solve
 
-NO_FIGURES = "This page has no figures because Matplotlib was not installed where it was made: " \
-             "pip install matplotlib, then make the page again from the .json report."
+NO_FIGURES = ("This page has no figures because Matplotlib could not be imported where it was made: "
+              "pip install matplotlib, then make the page again from the .json report: "
+              "python -m analogpde report FILE.json -o FILE.html")
 
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 

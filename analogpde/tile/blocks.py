@@ -18,6 +18,7 @@ class Blocks:
         row, col: local indices of the entries, shape (E,).
         value: the entries, shape (E,). Diagonal entries are all present; entries are not repeated.
         tiles: global tile ids, shape (K,): they key the noise.
+        size: rows of the largest block, or more: the width of arrays over all blocks.
     """
 
     sizes: NDArray[np.int32]
@@ -26,6 +27,7 @@ class Blocks:
     col: NDArray[np.int32]
     value: NDArray[np.float64]
     tiles: NDArray[np.int64]
+    size: int
 
     @property
     def count(self) -> int:
@@ -33,22 +35,17 @@ class Blocks:
         return len(self.sizes)
 
     @property
-    def size(self) -> int:
-        """Rows of the largest block."""
-        return int(self.sizes.max(initial=0))
-
-    @property
     def owner(self) -> NDArray[np.int64]:
         """Block index of each entry, shape (E,)."""
         return np.repeat(np.arange(self.count), np.diff(self.offsets))
 
     def select(self, which: NDArray[np.int64]) -> Blocks:
-        """Return the named blocks alone, in the given order."""
+        """Return the named blocks alone, in the given order and of the same width."""
         lengths = np.diff(self.offsets)[which]
         offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
         entries = np.repeat(self.offsets[which] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Blocks(self.sizes[which], offsets, self.row[entries], self.col[entries], self.value[entries],
-                      self.tiles[which])
+                      self.tiles[which], self.size)
 
     def dense(self, value: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
         """Return the blocks as an array of shape (K, size, size), identity where a block is smaller."""
@@ -67,4 +64,4 @@ class Blocks:
         tile, row, col = np.nonzero(keep)
         offsets = np.concatenate(([0], np.cumsum(np.bincount(tile, minlength=count)))).astype(np.int64)
         return Blocks(np.full(count, n, np.int32), offsets, row.astype(np.int32), col.astype(np.int32),
-                      matrices[keep].astype(np.float64), np.arange(first_tile, first_tile + count))
+                      matrices[keep].astype(np.float64), np.arange(first_tile, first_tile + count), n)

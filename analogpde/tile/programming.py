@@ -78,7 +78,7 @@ def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[n
             "would be unstable. The matrix is indefinite: INV tiles need eigenvalues in one half plane.")
     scale = np.where(inside, 1.0 / np.sqrt(np.where(inside, np.abs(diagonal), 1.0)), 0.0)
     value = blocks.value * scale[owner, blocks.row] * scale[owner, blocks.col] * sign[owner]
-    scaled = Blocks(blocks.sizes, blocks.offsets, blocks.row, blocks.col, value, blocks.tiles)
+    scaled = Blocks(blocks.sizes, blocks.offsets, blocks.row, blocks.col, value, blocks.tiles, blocks.size)
     return scaled, scale, sign
 
 
@@ -230,5 +230,5 @@ def program(
         draws = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
                        event=event)
         noisy = intended + deviation * spread * draws
-    held = Blocks(scaled.sizes, scaled.offsets, scaled.row, scaled.col, noisy, scaled.tiles)
+    held = Blocks(scaled.sizes, scaled.offsets, scaled.row, scaled.col, noisy, scaled.tiles, scaled.size)
     return Conductances(held, intended, scale, sign, unit, largest, read * spread, alpha, cells)

@@ -51,32 +51,32 @@ def make_log(*records: SolveRecord) -> SolveLog:
     return log
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def record() -> Callable[..., SolveRecord]:
     """A maker of solves."""
     return make_record
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def log() -> Callable[..., SolveLog]:
     """A maker of logs."""
     return make_log
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def failed() -> SolveRecord:
     """A solve that stagnated above its target."""
     return make_record(prefix="flow_", iterations=12, factor=0.7, converged_reason="DIVERGED_BREAKDOWN",
                        advice="The residual has not fallen for 12 iterations: the tiles are too coarse.")
 
 
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A red PNG of one pixel."""
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    path = tmp_path / "heat_sink.png"
+    path = tmp_path_factory.mktemp("pictures") / "heat_sink.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
                      + chunk(b"IDAT", zlib.compress(b"\0\xff\0\0")) + chunk(b"IEND", b""))
     return path

@@ -53,7 +53,7 @@ class Page(HTMLParser):
         return " ".join(self.text.split())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def full(log, record, failed, picture):
     """A page with everything on it."""
     pytest.importorskip("matplotlib")
