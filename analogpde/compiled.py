@@ -5,16 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, cast
 
 import numba
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-# IEEE arithmetic as written: fastmath would let the compiler reorder sums and drop NaN checks, and the emulated
-# hardware errors must not depend on the compiler. Division by zero gives inf or nan as in NumPy.
-_SETTINGS = {"nogil": True, "error_model": "numpy", "fastmath": False}
 
 
 class _ForgivingCache:
@@ -41,7 +34,7 @@ class _ForgivingCache:
             pass
 
 
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
+def compiled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     """Compile a kernel with Numba at its first call and keep the machine code on disk for the next run.
 
     The code is kept beside the source, or in the user's cache folder if that is not writable, or in the folder that
@@ -55,7 +48,9 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     Returns:
         The compiled function (a Numba dispatcher; `.py_func` is the original).
     """
-    dispatcher = numba.njit(**_SETTINGS)(function)
+    # IEEE arithmetic as written: fastmath would let the compiler reorder sums and drop NaN checks, and the emulated
+    # hardware errors must not depend on the compiler. Division by zero gives inf or nan as in NumPy.
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", fastmath=False)(function)
     try:
         dispatcher.enable_caching()
     except (RuntimeError, OSError) as error:

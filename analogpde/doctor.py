@@ -78,7 +78,7 @@ def examine() -> list[Finding]:
 def python() -> Iterable[Finding]:
     """The interpreter."""
     version = platform.python_version()
-    if sys.version_info >= (3, 12):
+    if sys.hexversion >= 0x030C00F0:
         yield Finding("Python", "ok", f"{version} at {sys.executable}")
     else:
         yield Finding("Python", "missing", f"{version} at {sys.executable}", "Install Python 3.12 or newer.")

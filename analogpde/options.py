@@ -97,9 +97,9 @@ KSP_OPTIONS = (
            "bit-sliced fixed-point multiplier (HP-MVM).", choices=("digital", "sliced")),
     Option("ksp_analog_residual_bits", "int", 24, "Fixed-point bits of matrix and vector in the sliced residual, "
            "in slices of 3.", low=3, high=54),
-    Option("ksp_analog_accelerator", "choice", "fgmres", "none: plain refinement, the chip paper's HP-INV; fgmres: "
-           "flexible residual minimisation; fcg: flexible conjugate gradients (symmetric definite A).",
-           choices=("none", "fgmres", "fcg")),
+    Option("ksp_analog_accelerator", "choice", "auto", "none: plain refinement, the chip paper's HP-INV; fcg: flexible "
+           "conjugate gradients (symmetric definite A); fgmres: flexible residual minimisation; auto: fcg if A is "
+           "symmetric, else fgmres.", choices=("auto", "none", "fgmres", "fcg")),
     Option("ksp_analog_restart", "int", 30, "Directions that the accelerator keeps.", low=1),
     Option("ksp_analog_stagnation", "int", 12, "Outer iterations without a new smallest residual after which the solve "
            "is refused as stagnated.", low=2),
@@ -165,5 +165,5 @@ def check_names(names: Iterable[str]) -> None:
         if match is None or match["name"] in TABLE or match["name"].startswith("pc_analog_mg_"):
             continue
         near = did_you_mean(match["name"], TABLE)
-        raise InvalidInput(f"-{name}", "an unknown option", "the options of `python -m analogpde options`",
+        raise InvalidInput("unknown option", f"-{name}", "what `python -m analogpde options` lists",
                            near.replace("mean ", f"mean -{match['prefix']}"))

@@ -126,11 +126,11 @@ def heat_sink(run: Run) -> Case:
 
     def draw(run: Run, T: fem.Function, path: Path, curve: picture.Curve) -> None:
         title = f"Heat sink, chip at {run['power']:g} W, {curve.x[-1]:g} s after power-on"
-        picture.solid(path, T, title=title, label="temperature (°C)",
-                      views=[("from above", View(-62, 32)), ("from below: the die", View(-62, -38))],
+        picture.solid(path, T, title=title, label="temperature (°C)", colours="turbo",
+                      views=[("from above", View(-50, 34)), ("from below: the die", View(-50, -36))],
                       history=[curve], history_labels=("time (s)", "highest temperature (°C)"))
 
-    return Case(body, "Heat sink on a chip", 10.0, 300.0, lambda x: np.full(x.shape[1], run["ambient"]), finish, draw,
+    return Case(body, "Heat sink on a chip", 5.0, 300.0, lambda x: np.full(x.shape[1], run["ambient"]), finish, draw,
                 {"power W": run["power"], "convection W/(m2 K)": run["convection"], "ambient C": run["ambient"],
                  "mesh": Path(solid.source).name})
 
@@ -160,7 +160,7 @@ def box(run: Run) -> Case:
     def draw(run: Run, T: fem.Function, path: Path, curve: picture.Curve) -> None:
         title = f"Decaying mode at t = {curve.x[-1]:g} s"
         if dimension == 2:
-            picture.plane(path, T, title=title, label="temperature (°C)", colours="inferno", unit="")
+            picture.plane(path, T, title=title, label="temperature (°C)", colours="plasma", unit="")
         else:
             picture.solid(path, T, title=title, label="temperature (°C)", views=[("", View(40, 28))],
                           keep=lambda points: (points < 0.5).any(axis=1))
@@ -219,7 +219,7 @@ def nafems_t4(run: Run) -> Case:
                    source="NAFEMS, The Standard NAFEMS Benchmarks (1990), T4")
 
     def draw(run: Run, T: fem.Function, path: Path, curve: picture.Curve) -> None:
-        picture.plane(path, T, title="NAFEMS T4", label="temperature (°C)", colours="inferno")
+        picture.plane(path, T, title="NAFEMS T4", label="temperature (°C)", colours="plasma")
 
     return Case(body, "NAFEMS T4: conduction with convection", 0.0, 0.0, lambda x: np.zeros(x.shape[1]), finish, draw,
                 {"cells per short side": n})

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -24,7 +25,19 @@ FAILURE_GRACE_SECONDS = 30.0
 # Ranks finish a test together up to their own work (compiling, a direct solve on rank 0).
 GRACE_SECONDS = 240.0
 
-SEVERAL_RANKS = int(next((os.environ[name] for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE") if name in os.environ), 1)) > 1
+
+def launched(*names: str, default: int) -> int:
+    """Return what the MPI launcher says of this process, without loading MPI."""
+    return next((int(os.environ[name]) for name in names if name in os.environ), default)
+
+
+SEVERAL_RANKS = launched("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", default=1) > 1
+if SEVERAL_RANKS:
+    # Temporary folders of its own for every rank: pytest removes old ones, and ranks would race.
+    temporary = Path(tempfile.gettempdir()) / f"pytest-ranks-of-{os.getuid()}"
+    temporary /= str(launched("PMI_RANK", "OMPI_COMM_WORLD_RANK", default=0))
+    temporary.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(temporary))
 
 
 def fresh_kernel_cache() -> None:

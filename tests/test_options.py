@@ -126,7 +126,7 @@ def test_empty_text_is_refused():
 
 
 def test_the_message_names_the_option_as_it_was_typed():
-    with pytest.raises(InvalidInput, match="^-flow_ksp_analog_residual_bits: got '99'"):
+    with pytest.raises(InvalidInput, match=r"^-flow_ksp_analog_residual_bits: got '99'"):
         TABLE["ksp_analog_residual_bits"].parse("99", written="flow_ksp_analog_residual_bits")
 
 
@@ -153,7 +153,7 @@ def test_names_of_others_are_left_alone(name):
 def test_a_mistyped_name_is_refused_with_the_nearest_one(typed, meant):
     with pytest.raises(InvalidInput) as caught:
         check_names(["ksp_rtol", typed])
-    assert str(caught.value).startswith(f"-{typed}: ")
+    assert f"-{typed}" in str(caught.value)
     assert f"Did you mean {meant}?" in str(caught.value)
 
 

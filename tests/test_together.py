@@ -35,8 +35,9 @@ def pytest_on_ranks(folder, text, ranks=2):
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    mpi: on several ranks\n")
     (folder / "test_inner.py").write_text("import pytest\n" + text)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([command, "-n", str(ranks), sys.executable, "-m", "pytest", "-m", "mpi", "-p", "no:cacheprovider"],
-                          cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+    inner = [sys.executable, "-m", "pytest", "-m", "mpi", "-p", "no:cacheprovider"]
+    return subprocess.run([command, "-n", str(ranks), *inner], cwd=folder, env=env, capture_output=True, text=True,
+                          timeout=120, check=False)
 
 
 def test_a_failure_on_one_rank_is_reported_by_rank_zero_and_the_others_go_on(comm, tmp_path):

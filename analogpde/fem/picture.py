@@ -79,7 +79,7 @@ def _place(axes: Any, picture: NDArray, caption: str) -> None:
 
 
 def solid(path: Path, function: fem.Function, *, title: str, label: str, views: Sequence[tuple[str, View]],
-          colours: str = "inferno", keep: Callable[[NDArray], NDArray] | None = None,
+          colours: str = "plasma", keep: Callable[[NDArray], NDArray] | None = None,
           history: Sequence[Curve] = (), history_labels: tuple[str, str] = ("", "")) -> None:
     """Draw a function on the surface of a 3-D mesh from one or more sides. Collective.
 
@@ -186,8 +186,8 @@ def globes(path: Path, panels: Sequence[tuple[fem.Function, str, str]], *, title
         return
     import matplotlib
 
-    figure = _figure(4.6 * len(panels), 5.6)
-    figure.set_layout_engine("constrained")
+    figure = _figure(4.6 * len(panels), 5.9)
+    figure.set_layout_engine("constrained", h_pad=0.12)
     for axes, surface, (_, caption, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], surfaces, panels,
                                                   strict=True):
         assert isinstance(surface, Surface)

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analogpde.compiled import compiled
 from analogpde.fem.surface import Surface
 
-OVERSAMPLING = 3
+OVERSAMPLING = 2
 """Pixels are made this many times finer in both directions and then averaged."""
 
-CANDIDATES = 2_000_000
-"""Pixels tested at a time: bounds the memory."""
-
-AMBIENT, DIFFUSE = 0.55, 0.45
+AMBIENT, DIFFUSE = 0.7, 0.3
 LINE_DARKNESS = 0.55
 CREASE_COSINE = 0.9
 """Neighbouring pixels whose normals differ by more than the angle of this cosine are parted by a line."""
@@ -46,7 +44,7 @@ class View:
         return right, np.cross(eye, right), eye
 
 
-def render(surface: Surface, colours: Any, limits: tuple[float, float], view: View, *, width: int = 900,
+def render(surface: Surface, colours: Any, limits: tuple[float, float], view: View, *, width: int = 700,
            smooth: bool = False, lines: bool = True) -> NDArray:
     """Return a picture (height, width, 4) of the surface, RGBA from 0 to 1, cropped to it.
 
@@ -67,16 +65,17 @@ def render(surface: Surface, colours: Any, limits: tuple[float, float], view: Vi
     x = (across - across.min()) * scale + margin
     y = (high.max() - high) * scale + margin
     shape = (-(-int(np.ceil(y.max() + margin)) // OVERSAMPLING) * OVERSAMPLING, fine)
-    owner, deep = _nearest(x, y, depth, shape)
+    owner, deep = np.full(shape, -1), np.full(shape, np.inf)
+    _paint(x, y, depth, owner, deep)
     seen = owner >= 0
     triangle = owner[seen]
     rows, columns = np.nonzero(seen)
     weights = _barycentric(x[triangle], y[triangle], columns + 0.5, rows + 0.5)
     values = np.einsum("pc,pc->p", weights, surface.values[triangle])
     span = limits[1] - limits[0]
-    picture = np.zeros((*shape, 4))
+    picture = np.zeros((*shape, 4), dtype=np.float32)
     picture[seen] = colours(np.clip((values - limits[0]) / (span if span > 0 else 1.0), 0, 1))
-    normals = np.zeros((*shape, 3))
+    normals = np.zeros((*shape, 3), dtype=np.float32)
     if smooth:
         inside = np.einsum("pc,pcd->pd", weights, surface.corners[triangle])
         normals[seen] = inside / np.maximum(np.linalg.norm(inside, axis=1), 1e-300)[:, None]
@@ -91,37 +90,39 @@ def render(surface: Surface, colours: Any, limits: tuple[float, float], view: Vi
     return _shrink(picture)
 
 
-def _nearest(x: NDArray, y: NDArray, depth: NDArray, shape: tuple[int, int]) -> tuple[NDArray, NDArray]:
-    """Return for every pixel the number of the nearest triangle (-1: none) and its depth."""
-    owner = np.full(shape[0] * shape[1], -1, dtype=np.int64)
-    nearest = np.full(shape[0] * shape[1], np.inf)
-    left, top = np.floor(x.min(axis=1)).astype(int), np.floor(y.min(axis=1)).astype(int)
-    wide = np.ceil(x.max(axis=1)).astype(int) - left + 1
-    tall = np.ceil(y.max(axis=1)).astype(int) - top + 1
-    count = wide * tall
-    chunk = np.cumsum(count) // CANDIDATES
-    for part in np.split(np.arange(len(x)), np.flatnonzero(np.diff(chunk)) + 1):
-        triangle = np.repeat(part, count[part])
-        local = np.arange(len(triangle)) - np.repeat(np.cumsum(count[part]) - count[part], count[part])
-        column = left[triangle] + local % wide[triangle]
-        row = top[triangle] + local // wide[triangle]
-        weights = _barycentric(x[triangle], y[triangle], column + 0.5, row + 0.5)
-        # A hair beyond the edge, so that no pixel falls between two triangles.
-        inside = (weights >= -1e-6).all(axis=1) & (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
-        triangle, pixel = triangle[inside], row[inside] * shape[1] + column[inside]
-        deep = np.einsum("pc,pc->p", weights[inside], depth[triangle])
-        np.minimum.at(nearest, pixel, deep)
-        front = deep == nearest[pixel]
-        owner[pixel[front]] = triangle[front]
-    return owner.reshape(shape), nearest.reshape(shape)
+@compiled
+def _paint(x: NDArray, y: NDArray, depth: NDArray, owner: NDArray, nearest: NDArray) -> None:
+    """Put every triangle into the pixels where it is nearest.
+
+    Args:
+        x, y, depth: of the corners (count, 3), in pixels; the smaller the depth, the nearer.
+        owner: number of the nearest triangle (height, width), -1 at first; changed in place.
+        nearest: its depth, infinite at first; changed in place.
+    """
+    for t in range(x.shape[0]):
+        x10, x20, y10, y20 = x[t, 1] - x[t, 0], x[t, 2] - x[t, 0], y[t, 1] - y[t, 0], y[t, 2] - y[t, 0]
+        area = x10 * y20 - x20 * y10
+        if abs(area) < 1e-12:  # seen edge on
+            continue
+        first_row, last_row = max(int(min(y[t])), 0), min(int(max(y[t])) + 1, owner.shape[0])
+        first_column, last_column = max(int(min(x[t])), 0), min(int(max(x[t])) + 1, owner.shape[1])
+        for row in range(first_row, last_row):
+            for column in range(first_column, last_column):
+                dx, dy = column + 0.5 - x[t, 0], row + 0.5 - y[t, 0]
+                second, third = (dx * y20 - x20 * dy) / area, (x10 * dy - dx * y10) / area
+                # A hair beyond the edge, so that no pixel falls between two triangles.
+                if second < -1e-6 or third < -1e-6 or second + third > 1 + 1e-6:
+                    continue
+                deep = depth[t, 0] + second * (depth[t, 1] - depth[t, 0]) + third * (depth[t, 2] - depth[t, 0])
+                if deep < nearest[row, column]:
+                    nearest[row, column] = deep
+                    owner[row, column] = t
 
 
 def _barycentric(x: NDArray, y: NDArray, column: NDArray, row: NDArray) -> NDArray:
     """Return the barycentric coordinates (count, 3) of points in triangles with corners x, y (count, 3)."""
     x10, x20, y10, y20 = x[:, 1] - x[:, 0], x[:, 2] - x[:, 0], y[:, 1] - y[:, 0], y[:, 2] - y[:, 0]
     area = x10 * y20 - x20 * y10
-    # Triangles seen edge on have no inside.
-    area = np.where(np.abs(area) < 1e-12, np.nan, area)
     dx, dy = column - x[:, 0], row - y[:, 0]
     second, third = (dx * y20 - x20 * dy) / area, (x10 * dy - dx * y10) / area
     return np.stack([1 - second - third, second, third], axis=1)

@@ -80,7 +80,7 @@ class Verifier:
         matrix = self.matrix
         if self.singular and direct:
             matrix = self._pinned = self.matrix.copy()
-            matrix.setNullSpace(None)
+            matrix.setNullSpace(PETSc.NullSpace().create(comm=matrix.comm))  # it is regular now
             matrix.zeroRowsColumns([0] if matrix.comm.rank == 0 else [], diag=1.0)
         ksp = PETSc.KSP().create(matrix.comm)
         ksp.setOperators(matrix)

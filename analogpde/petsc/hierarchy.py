@@ -10,7 +10,6 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
-from analogpde.cost import Ledger
 from analogpde.patches.blocks import cut_blocks, gather, local_solves, scatter_cores
 from analogpde.patches.grow import LocalMatrix, Patches, make_patches
 from analogpde.petsc import log
@@ -141,9 +140,8 @@ class Smoother:
         with log.EVENTS["Program"]:
             self.bank: InvBank = together(comm, lambda: program_bank(
                 cut_blocks(local, self.patches, first_tile + before), settings.chip, slices=slices,
-                shift=settings.shift, seed=settings.seed, name=settings.prefix))
+                shift=settings.shift, seed=settings.seed, name=settings.prefix, kept=self.patches.core))
         log.machine.add(self.bank.programmed)
-        self.ledger = Ledger()
         self.event = 0
         self._work = np.zeros((self.patches.count, self.patches.index.shape[1]))
 

@@ -79,6 +79,7 @@ class AnalogPC:
             raise
         self._fingerprint = fingerprint
         self.programmings += 1
+        log.session().chip = self.settings.chip.as_dict()
         self.setup_seconds += log.clock() - start
         self.setup_operations.add(log.machine - before)
 

@@ -68,6 +68,7 @@ def register(kind: str, name: str, python_class: str) -> None:
                 # we judge by the true residual; without NORM_NONE the type could not be a smoother
                 check(norms(handle, _KSP_NORM_UNPRECONDITIONED, _PC_LEFT, 3))
                 check(norms(handle, _KSP_NORM_UNPRECONDITIONED, _PC_RIGHT, 2))
+                check(norms(handle, _KSP_NORM_PRECONDITIONED, _PC_LEFT, 0))
                 check(norms(handle, _KSP_NORM_NONE, _PC_LEFT, 1))
                 check(norms(handle, _KSP_NORM_NONE, _PC_RIGHT, 1))
             check(set_class(handle, python_class.encode()))

@@ -40,7 +40,10 @@ class LinearSystem(Protocol):
 
 
 class Accelerator(Protocol):
-    """Turns corrections into better ones."""
+    """Chooses what the tiles see, and turns their corrections into better ones."""
+
+    def target(self, system: LinearSystem, residual: Vector) -> Vector:
+        """Return the vector that the tiles shall correct."""
 
     def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
         """Return the step to add to x, or why there is none."""
@@ -48,6 +51,10 @@ class Accelerator(Protocol):
 
 class PlainRefinement:
     """No acceleration: the published HP-INV loop."""
+
+    def target(self, system: LinearSystem, residual: Vector) -> Vector:
+        """Return the residual itself."""
+        return residual
 
     def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
         """Return the correction itself."""
@@ -81,36 +88,71 @@ class _Directions:
         self._next = (self._next + 1) % self._restart
 
 
-class FlexibleMinimalResidual:
-    """Flexible GMRES in its GCR form (Eisenstat, Elman & Schultz 1983; van der Vorst & Vuik's GMRESR 1994).
+class FlexibleGmres:
+    """FGMRES(m) (Saad 1993): minimises ‖b − A x‖ over the corrections of one cycle.
 
-    It minimises ‖b − A x‖ over the corrections seen so far, as FGMRES does (Saad 1993), but has x and
-    the true residual at hand after each step. Older directions than `restart` are forgotten one by one.
+    The tiles see the orthonormal basis vectors, not the residual. GCR, which shows them the residual, was tried
+    and dropped: where a noisy correction cannot lower the residual norm at once, the residual does not
+    change, the next correction is the same again, and the loop stagnates (degree 2 on 3-bit cells).
     """
 
     def __init__(self, size: int, restart: int) -> None:
-        self._kept = _Directions(size, restart)
+        self._restart = restart
+        self._v = np.empty((0, size))
+        self._z = np.empty((0, size))
+        self._hessenberg = np.zeros((0, 0))
+        self._used = 0
+        self._beta = 0.0
+        self._added = np.zeros(size)
+
+    def target(self, system: LinearSystem, residual: Vector) -> Vector:
+        """Return the next basis vector; a new cycle begins with the residual."""
+        if self._used == 0:
+            self._beta = math.sqrt(float(system.sum(np.array([residual @ residual]))[0]))
+            self._reserve(1, residual.size)
+            self._v[0] = residual / self._beta if self._beta > 0 else 0.0
+            self._hessenberg = np.zeros((self._restart + 1, self._restart))
+            self._added = np.zeros(residual.size)
+        return self._v[self._used] * self._beta
 
     def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
-        """Return the multiple of the orthogonalised correction that minimises the residual."""
-        p, image = correction.copy(), system.multiply(correction)
-        before = None
-        for _ in range(2):  # classical Gram–Schmidt twice is as orthogonal as modified (Giraud et al. 2005)
-            directions, images, norms = self._kept.used()
-            local = np.concatenate((images @ image, [image @ image]))
-            sums = system.sum(local)
-            before = sums[-1] if before is None else before
-            factors = sums[:-1] / norms
-            p -= factors @ directions
-            image -= factors @ images
-        sums = system.sum(np.array([image @ image, image @ residual]))
-        norm, product = float(sums[0]), float(sums[1])
-        if not math.isfinite(norm):
-            return Status.DIVERGED_PC_FAILED
-        if norm <= 1e-28 * float(before if before is not None else 0.0):
-            return Status.DIVERGED_STAGNATED  # nothing new: the space cannot be enlarged
-        self._kept.add(p, image, norm)
-        return (product / norm) * p
+        """Return the difference between the new and the last minimiser of this cycle."""
+        j = self._used
+        self._reserve(j + 2, correction.size)
+        z = correction / self._beta
+        w = system.multiply(z)
+        before = 0.0
+        for sweep in range(2):  # classical Gram–Schmidt twice is as orthogonal as modified (Giraud et al. 2005)
+            sums = system.sum(np.concatenate((self._v[: j + 1] @ w, [w @ w])))
+            if not np.isfinite(sums).all():
+                return Status.DIVERGED_PC_FAILED
+            before = float(sums[-1]) if sweep == 0 else before
+            self._hessenberg[: j + 1, j] += sums[:-1]
+            w -= sums[:-1] @ self._v[: j + 1]
+        norm = math.sqrt(float(system.sum(np.array([w @ w]))[0]))
+        self._z[j] = z
+        self._hessenberg[j + 1, j] = norm
+        first = np.zeros(j + 2)
+        first[0] = self._beta
+        weights = np.linalg.lstsq(self._hessenberg[: j + 2, : j + 1], first, rcond=None)[0]
+        minimiser = weights @ self._z[: j + 1]
+        step = minimiser - self._added
+        self._added = minimiser
+        self._used = j + 1
+        # a full cycle, or no new direction left (happy breakdown): start from the true residual
+        if self._used == self._restart or norm <= 1e-14 * math.sqrt(before):
+            self._used = 0
+        else:
+            self._v[j + 1] = w / norm
+        return np.asarray(step)
+
+    def _reserve(self, vectors: int, size: int) -> None:
+        if vectors > len(self._v):
+            rows = min(self._restart + 1, max(8, 2 * len(self._v), vectors))
+            for name in ("_v", "_z"):
+                bigger = np.empty((rows, size))
+                bigger[: len(getattr(self, name))] = getattr(self, name)
+                setattr(self, name, bigger)
 
 
 class FlexibleConjugateGradients:
@@ -118,6 +160,11 @@ class FlexibleConjugateGradients:
 
     def __init__(self, size: int, restart: int) -> None:
         self._kept = _Directions(size, restart)
+        self._sign = 0.0
+
+    def target(self, system: LinearSystem, residual: Vector) -> Vector:
+        """Return the residual itself."""
+        return residual
 
     def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
         """Return the step that minimises the energy norm of the error along the new direction."""
@@ -129,21 +176,45 @@ class FlexibleConjugateGradients:
         curvature, product = (float(v) for v in system.sum(np.array([p @ image, p @ residual])))
         if not math.isfinite(curvature):
             return Status.DIVERGED_PC_FAILED
-        if curvature <= 0.0:
+        self._sign = self._sign or math.copysign(1.0, curvature)
+        if curvature * self._sign <= 0.0:  # a negative definite matrix is as good as a positive one
             return Status.DIVERGED_INDEFINITE
         self._kept.add(p, image, curvature)
         return (product / curvature) * p
 
 
+class ConjugateGradientsFirst:
+    """Flexible CG, and FGMRES from the step on where a symmetric matrix turns out to be indefinite."""
+
+    def __init__(self, size: int, restart: int) -> None:
+        self._inner: Accelerator = FlexibleConjugateGradients(size, restart)
+        self._size, self._restart = size, restart
+
+    def target(self, system: LinearSystem, residual: Vector) -> Vector:
+        """Return what the method in charge wants."""
+        return self._inner.target(system, residual)
+
+    def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
+        """Return the step of the method in charge."""
+        step = self._inner.update(system, residual, correction)
+        if step is Status.DIVERGED_INDEFINITE:
+            self._inner = FlexibleGmres(self._size, self._restart)
+            self._inner.target(system, residual)  # the same vector that the correction was made for
+            step = self._inner.update(system, residual, correction)
+        return step
+
+
 def make_accelerator(name: str, size: int, restart: int) -> Accelerator:
-    """Return the accelerator of an option value `none`, `fgmres` or `fcg`."""
+    """Return the accelerator of an option value; `auto` is for a symmetric matrix."""
+    if name == "auto":
+        return ConjugateGradientsFirst(size, restart)
     if name == "none":
         return PlainRefinement()
     if name == "fgmres":
-        return FlexibleMinimalResidual(size, restart)
+        return FlexibleGmres(size, restart)
     if name == "fcg":
         return FlexibleConjugateGradients(size, restart)
-    raise InvalidInput("accelerator", name, "none | fgmres | fcg")
+    raise InvalidInput("accelerator", name, "auto | none | fgmres | fcg")
 
 
 @dataclass
@@ -233,7 +304,7 @@ def refine(
             if since_best >= stagnation:
                 return Status.DIVERGED_STAGNATED
         residual = system.machine_residual(x, true)
-        correction = system.correct(residual)
+        correction = system.correct(accelerator.target(system, residual))
         step = accelerator.update(system, residual, correction)
         if isinstance(step, Status):
             return step

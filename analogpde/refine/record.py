@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from analogpde.cost.ledger import Ledger
+
+
+def larger(a: float, b: float) -> float:
+    """Return the larger of two errors; not a number is the worst of all."""
+    return a if math.isnan(a) or a > b else b
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,8 @@ class SolveSummary:
         self.iterations_total += record.iterations
         self.iterations_min = record.iterations if first else min(self.iterations_min, record.iterations)
         self.iterations_max = max(self.iterations_max, record.iterations)
-        self.relative_residual = max(self.relative_residual, record.relative_residual)
-        self.backward_error = max(self.backward_error, record.backward_error)
+        self.relative_residual = larger(record.relative_residual, self.relative_residual)
+        self.backward_error = larger(record.backward_error, self.backward_error)
         self.seconds_setup += record.seconds_setup
         self.seconds_solve += record.seconds_solve
         self.operations.add(record.operations)
@@ -111,9 +117,9 @@ class SolveSummary:
 
     def verified(self, forward_error: float, forward_error_fp32: float | None) -> None:
         """Add the errors measured by an FP64 and (where it could run) a native FP32 solve."""
-        self.forward_error = max(self.forward_error or 0.0, forward_error)
+        self.forward_error = larger(forward_error, self.forward_error or 0.0)
         if forward_error_fp32 is not None:
-            self.forward_error_fp32 = max(self.forward_error_fp32 or 0.0, forward_error_fp32)
+            self.forward_error_fp32 = larger(forward_error_fp32, self.forward_error_fp32 or 0.0)
 
 
 @dataclass

@@ -90,7 +90,7 @@ def with_unit(value: Any, unit: str) -> str:
 def chip_line(report: Report) -> str:
     """Return the chip in one line."""
     if not report.chip:
-        return "none: no tile took part in this run"
+        return "not recorded" if report.totals.operations.inv_shots else "none: no tile took part in this run"
     try:
         line = Chip.from_dict(report.chip).summary()
     except AnalogError:

@@ -45,7 +45,7 @@ def _round_to_codes(vector, codes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _shoot(inverse, sizes, offsets, row, col, deviation, drawn, scale, dac, adc, seed, word, tiles, event, x):  # type: ignore[no-untyped-def]
+def _shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, scale, dac, adc, seed, word, tiles, event, x):  # type: ignore[no-untyped-def]
     """One shot of every tile, in place on x (K, n); return the number of shots solved densely."""
     n_max = inverse.shape[1]
     noise = np.empty(n_max)
@@ -103,9 +103,10 @@ def _shoot(inverse, sizes, offsets, row, col, deviation, drawn, scale, dac, adc,
                     for i in range(n):
                         matrix[i, col[e]] += tile[i, row[e]] * np.float32(error[e - begin])
                 y = np.linalg.solve(matrix, first)
-        _round_to_codes(y, adc)
-        for i in range(n):
-            x[k, i] = y[i] * scale[k, i]
+        read = y[:kept[k]]
+        _round_to_codes(read, adc)
+        for i in range(kept[k]):
+            x[k, i] = read[i] * scale[k, i]
     return dense_solves
 
 
@@ -116,6 +117,7 @@ class InvBank:
     Args:
         inverse: inverse of each programmed matrix, shape (K, n, n), float32.
         sizes: rows in use on each tile, shape (K,).
+        kept: output lines that are read, the first ones, shape (K,).
         offsets, row, col, deviation: cells with read noise and its standard deviation (empty if none).
         drawn: tiles whose noise must be drawn cell by cell, shape (K,).
         scale_in, scale_out: diagonal scaling with the block's sign, shape (K, n).
@@ -127,6 +129,7 @@ class InvBank:
 
     inverse: NDArray[np.float32]
     sizes: NDArray[np.int32]
+    kept: NDArray[np.int32]
     offsets: NDArray[np.int64]
     row: NDArray[np.int32]
     col: NDArray[np.int32]
@@ -162,8 +165,8 @@ class InvBank:
         """Let every tile settle once, in place.
 
         Args:
-            x: right-hand sides on entry, solutions on return, shape (K, n), float64; entries beyond a
-                tile's size are ignored.
+            x: right-hand sides on entry, solutions on return, shape (K, n), float64. Entries beyond the
+                lines in use are ignored, those beyond the lines read keep the right-hand side.
             event: number of this shot; the same number draws the same noise.
 
         Returns:
@@ -172,11 +175,10 @@ class InvBank:
         if self.count:
             x *= self.sign[:, None]
             self.dense_solves += _shoot(
-                self.inverse, self.sizes, self.offsets, self.row, self.col, self.deviation, self.drawn, self.scale,
+                self.inverse, self.sizes, self.kept, self.offsets, self.row, self.col, self.deviation, self.drawn, self.scale,
                 self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
                 np.uint64(event & 0xFFFFFFFF), x)
-        lines = self.lines
-        return Ledger(inv_shots=self.count, dac_conversions=lines, adc_conversions=lines)
+        return Ledger(inv_shots=self.count, dac_conversions=self.lines, adc_conversions=int(self.kept.sum()))
 
 
 def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
@@ -187,6 +189,7 @@ def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
 
 def program_bank(
     blocks: Blocks, chip: Chip, *, slices: int = 1, shift: float = 0.5, seed: int = 0, name: str = "", event: int = 0,
+    kept: NDArray[np.int32] | None = None,
 ) -> InvBank:
     """Program blocks on INV tiles, test every tile's stability, and program unstable ones again.
 
@@ -195,6 +198,8 @@ def program_bank(
         chip: the chip.
         slices, shift: see `analogpde.tile.programming.program`.
         seed, name, event: key of the noise; `event` counts programmings of the same tiles.
+        kept: output lines to read of each tile, the first ones; None reads all. The block exponent of the
+            ADCs then follows the lines that matter.
 
     Raises:
         ProgrammingFailed: a block is too large, has an unusable diagonal, or stays unstable with every shift.
@@ -254,6 +259,6 @@ def program_bank(
                 "programming error; an indefinite matrix cannot be held by an INV tile at all.")
     cells = slice(None) if read else slice(0, 0)
     offsets = scaled.offsets if read else np.zeros(count + 1, np.int64)
-    return InvBank(inverse, scaled.sizes, offsets, scaled.row[cells], scaled.col[cells], deviation, drawn, scale, sign,
+    return InvBank(inverse, scaled.sizes, scaled.sizes if kept is None else kept, offsets, scaled.row[cells], scaled.col[cells], deviation, drawn, scale, sign,
                    scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
                    float(final_shift.mean()) if count else 0.0, float(final_delta.max(initial=0.0)))

@@ -119,6 +119,14 @@ def test_a_chip_of_a_later_version_still_has_a_name(log, record):
     assert "rram128: a plausible near-term foundry chip" in to_text(build(made))
 
 
+def test_a_missing_chip_is_not_taken_for_missing_tiles(log, record):
+    tiles, digital = log(record()), log(record(preconditioner="lu", operations=Ledger()))
+    tiles.chip.clear()
+    digital.chip.clear()
+    assert line_of(to_text(build(tiles)), "chip").split(maxsplit=1)[1] == "not recorded"
+    assert "none: no tile took part in this run" in line_of(to_text(build(digital)), "chip")
+
+
 def test_numbers():
     assert [seconds(value) for value in (0, 0.00123, 0.25, 0.9999, 1.5, 42.34, 1234.5)] == [
         "0 s", "1.23 ms", "250 ms", "1.00 s", "1.50 s", "42.3 s", "1,234 s"]
