@@ -116,7 +116,8 @@ PC_OPTIONS = (
            "are dropped, row sums kept (default 0.05 in 2-D, 0.15 in 3-D and for small tiles).", low=0.0, high=0.9),
     Option("pc_analog_shift", "real", 0.5, "Stability shift, in units of programming error times the root of the "
            "cells in a row.", low=0.0),
-    Option("pc_analog_slices", "int", 1, "Parallel cell slices in the closed loop of a fine-level tile.", low=1, high=8),
+    Option("pc_analog_slices", "int", 1, "Parallel cell slices in the closed loop of a fine-level tile.", low=1,
+           high=8),
     Option("pc_analog_coarse_slices", "int", 2, "The same on coarse levels.", low=1, high=8),
     Option("pc_analog_reprogram", "choice", "on_change", "When PETSc sets the operator again: program if its values "
            "changed, always, or never.", choices=("on_change", "always", "never")),

@@ -34,7 +34,7 @@ from petsc4py import PETSc
 
 from analogpde.errors import InvalidInput
 from analogpde.fem import picture
-from analogpde.fem.forms import integral, matrix, vector
+from analogpde.fem.forms import integral, matrix, vector, zero_vector
 from analogpde.fem.run import Run, Script
 from analogpde.fem.sphere import MAX_LEVEL, create_sphere
 from analogpde.options import Option
@@ -106,14 +106,14 @@ class BarotropicVorticity:
         self._run = run
         self.poisson = run.system(stiffness, 2, "poisson_")
         self.mass_system = run.system(self.mass, 2, "mass_")
-        self._b = self.mass.createVecLeft()
+        self._b = zero_vector(self.space)
 
     def start(self, vorticity: Callable[[NDArray], NDArray]) -> PETSc.Vec:
         """Return Z of a vorticity field, its mean removed (Stokes: ∫ζ = 0 on a closed surface). Collective."""
         self.vorticity.interpolate(vorticity)
         area = integral(self.comm, fem.Constant(self.mesh, 1.0) * self.dx)
         self.vorticity.x.array[:] -= integral(self.comm, self.vorticity * self.dx) / area
-        Z = self.mass.createVecLeft()
+        Z = zero_vector(self.space)
         self.mass.mult(self.vorticity.x.petsc_vec, Z)
         return Z
 

@@ -86,7 +86,10 @@ find_python() {
         version=${answer%% *}
         case "$version" in
         3.1[2-9].* | 3.[2-9][0-9].*) ;;
-        [0-9]*) seen="$seen${seen:+, }$version at $path"; continue ;;
+        [0-9]*)
+            case "$seen" in *"$version at"*) ;; *) seen="$seen${seen:+, }$version at $path" ;; esac
+            continue
+            ;;
         *) continue ;;
         esac
         if [ "$answer" = "$version" ]; then
@@ -152,9 +155,10 @@ fi
 "$venv/bin/python" -c 'from importlib.util import find_spec; assert find_spec("dolfinx")' 2>/dev/null || extras="$extras fenicsx"
 wanted=$(printf '%s' "$extras" | tr -s ' ' '\n' | sort -u | paste -sd , -)
 case ",$wanted," in
-*,fenicsx,*) [ -f "$ready" ] || say "installing analogpde[$wanted]: about 300 MB to download, one to three minutes" ;;
-*) say "installing analogpde[$wanted]" ;;
+*,fenicsx,*) [ -f "$ready" ] && hint= || hint=": about 250 MB to download, one to three minutes" ;;
+*) hint= ;;
 esac
+say "installing analogpde[$wanted]$hint"
 rm -f "$ready"
 log=$venv/setup.log
 if ! "$venv/bin/python" -m pip install --disable-pip-version-check -e ".[$wanted]" >"$log" 2>&1; then

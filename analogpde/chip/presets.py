@@ -1,5 +1,8 @@
-"""Named chips. `published` values were read in the named source, `second-hand` ones in a summary of it,
-`assumed` ones are this project's plausible choice where nothing was published."""
+"""Named chips.
+
+`published` values were read in the named source, `second-hand` ones in a summary of it, `assumed` ones are this
+project's plausible choice where nothing was published.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from analogpde.chip.converter import Converter
 from analogpde.errors import InvalidInput, did_you_mean
 
 _PKU = "Zuo et al., Nature Electronics 2025, doi:10.1038/s41928-025-01477-0"
-_MANNOCCI = "Mannocci et al., Nature Electronics 2026 (two 64×64 SRAM-based arrays, 90 nm, on-chip op-amps and converters)"
+_MANNOCCI = ("Mannocci et al., Nature Electronics 2026: two 64×64 SRAM-based arrays, 90 nm CMOS, on-chip op-amps and "
+             "converters")
 
 IDEAL = Chip(
     name="ideal",
@@ -54,7 +58,8 @@ RRAM128 = Chip(
         "cell.programming_error": Source("between CMO/HfOx with a 0.2 % and a 2 % acceptance window "
                                          "(aihwkit ReRamCMONoiseModel)", "assumed"),
         "cell.read_noise": Source("half of the advised 1 %, averaged reads", "assumed"),
-        "dac.bits": Source("input error is not amplified by the tile; 6 bits are cheap (ISAAC-class drivers)", "assumed"),
+        "dac.bits": Source("input error is not amplified by the tile; 6 bits are cheap (ISAAC-class drivers)",
+                           "assumed"),
         "adc.bits": Source("output error is amplified by the tile's condition; 8-bit SAR, ISAAC-class", "assumed"),
     },
 )

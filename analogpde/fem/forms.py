@@ -24,12 +24,21 @@ def matrix(form: ufl.Form) -> PETSc.Mat:
     return assembled
 
 
+def zero_vector(space: fem.FunctionSpace) -> PETSc.Vec:
+    """Return a vector for `space` with places for ghosts, as assembly needs it, and duplicates have it."""
+    return fem_petsc.create_vector(space)
+
+
 def vector(form: fem.Form | ufl.Form, into: PETSc.Vec | None = None) -> PETSc.Vec:
-    """Assemble a linear form, into a new vector or into `into`. Collective."""
+    """Assemble a linear form, into a new vector or into `into`, which `zero_vector` made. Collective."""
     compiled = form if isinstance(form, fem.Form) else fem.form(form)
     if into is None:
-        into = fem_petsc.create_vector(compiled.function_spaces[0])
+        into = zero_vector(compiled.function_spaces[0])
     with into.localForm() as local:
+        numbers = compiled.function_spaces[0].dofmap.index_map
+        if local.size != numbers.size_local + numbers.num_ghosts:
+            # DOLFINx would write behind its end.
+            raise ValueError("the vector has no place for ghosts: make it with zero_vector")
         local.set(0.0)
     fem_petsc.assemble_vector(into, compiled)
     into.ghostUpdate(addv=PETSc.InsertMode.ADD, mode=PETSc.ScatterMode.REVERSE)

@@ -264,7 +264,7 @@ def _restart(log: SolveLog, comm: MPI.Comm) -> None:
     log.chip.clear()
     log.ranks = comm.size
     log.options.clear()
-    log.options.update(PETSc.Options().getAll())
+    log.options.update({name: text or "" for name, text in PETSc.Options().getAll().items()})
 
 
 def _report(run: Run) -> None:

@@ -11,7 +11,7 @@ from analogpde.tile.blocks import Blocks
 
 
 @compiled
-def _cut(indptr, indices, values, index, size, place, row, col, value, offsets, fill):  # type: ignore[no-untyped-def]
+def _cut(indptr, indices, values, index, size, place, row, col, value, offsets, fill):
     """Count (fill False) or write the nonzero entries of every patch's block; diagonals always."""
     total = 0
     for k in range(size.size):
@@ -46,7 +46,7 @@ def cut_blocks(matrix: LocalMatrix, patches: Patches, first_tile: int) -> Blocks
 
 
 @compiled
-def gather(index, size, vector, out):  # type: ignore[no-untyped-def]
+def gather(index, size, vector, out):
     """Copy a vector's entries to the patches: out[k, t] = vector[index[k, t]]."""
     for k in range(size.size):
         for t in range(size[k]):
@@ -54,7 +54,7 @@ def gather(index, size, vector, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def scatter_cores(index, core, first, values, out):  # type: ignore[no-untyped-def]
+def scatter_cores(index, core, first, values, out):
     """Write what restriction keeps: each core's part of the patch solutions, out in owned numbering."""
     for k in range(core.size):
         for t in range(core[k]):
@@ -63,7 +63,7 @@ def scatter_cores(index, core, first, values, out):  # type: ignore[no-untyped-d
 
 @compiled
 def _smooth(indptr, indices, values, index, core, size, ap_indptr, ap_indices, ap_values, first, out_indptr,
-            out_indices, out_values, place, mark, columns, fill):  # type: ignore[no-untyped-def]
+            out_indices, out_values, place, mark, columns, fill):
     """Rows of M_RAS (A P) for every core: an exact local solve with the few coarse columns alive in a patch."""
     for k in range(size.size):
         m = size[k]

@@ -62,7 +62,7 @@ class Patches:
 
 
 @compiled
-def coupling_strength(indptr, indices, values):  # type: ignore[no-untyped-def]
+def coupling_strength(indptr, indices, values):
     """Return |a_ij|/sqrt(|a_ii a_jj|) per entry (0 on the diagonal), and each row's largest."""
     n = indptr.size - 1
     diagonal = np.zeros(n)
@@ -82,7 +82,7 @@ def coupling_strength(indptr, indices, values):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _grow_cores(indptr, indices, strength, largest, threshold, first, owned, core, limit):  # type: ignore[no-untyped-def]
+def _grow_cores(indptr, indices, strength, largest, threshold, first, owned, core, limit):
     """Label owned unknowns with cores of about `core`; stop after `limit` cores (0: no limit).
 
     The next unknown is the frontier's with the most links into the core; the next seed is the oldest
@@ -149,7 +149,7 @@ def _grow_cores(indptr, indices, strength, largest, threshold, first, owned, cor
 
 
 @compiled
-def _merge_small(indptr, indices, strength, first, label, count, lowest, highest):  # type: ignore[no-untyped-def]
+def _merge_small(indptr, indices, strength, first, label, count, lowest, highest):
     """Move the unknowns of small cores to the neighbouring core they are most coupled to, if it has room."""
     owned = label.size
     sizes = np.zeros(count, np.int64)
@@ -184,7 +184,7 @@ def _merge_small(indptr, indices, strength, first, label, count, lowest, highest
 
 
 @compiled
-def _number(label, count, pack):  # type: ignore[no-untyped-def]
+def _number(label, count, pack):
     """Renumber cores in order of their first unknown; pack decoupled unknowns (−2) into cores of `pack`."""
     fresh = np.full(count, -1, np.int64)
     total = 0
@@ -206,7 +206,7 @@ def _number(label, count, pack):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _extend(indptr, indices, strength, largest, threshold, first, label, count, tile, layers, width):  # type: ignore[no-untyped-def]
+def _extend(indptr, indices, strength, largest, threshold, first, label, count, tile, layers, width):
     """List each core and the strongly coupled neighbours that still fit `tile`, layer by layer."""
     n = indptr.size - 1
     index = np.full((count, width), -1, np.int64)
@@ -254,13 +254,13 @@ def _extend(indptr, indices, strength, largest, threshold, first, label, count, 
     return index, core, size
 
 
-def _partition(matrix: LocalMatrix, strength, largest, threshold: float, core: int, limit: int = 0):  # type: ignore[no-untyped-def]
+def _partition(matrix: LocalMatrix, strength, largest, threshold: float, core: int, limit: int = 0):
     label, count = _grow_cores(matrix.indptr, matrix.indices, strength, largest, threshold, matrix.first,
                                matrix.owned, core, limit)
     return label, count
 
 
-def _choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile: int) -> int:  # type: ignore[no-untyped-def]
+def _choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile: int) -> int:
     """Choose the largest core, up to 0.55 and down to 0.25 of a tile, whose first layer still fits the tile."""
     for fraction in (0.55, 0.45, 0.35, 0.3):
         core = max(1, int(fraction * tile))

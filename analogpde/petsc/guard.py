@@ -5,21 +5,19 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from analogpde.errors import AnalogError
 from analogpde.petsc.stack import MPI, PETSc
 
-T = TypeVar("T")
-
 
 class RankError(AnalogError):
     """What another rank failed with."""
 
 
-def together(comm: MPI.Comm, body: Callable[[], T]) -> T:
+def together[T](comm: MPI.Comm, body: Callable[[], T]) -> T:
     """Run a rank-local body; if it fails anywhere, raise on every rank. Collective.
 
     Args:

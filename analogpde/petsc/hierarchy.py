@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,12 +107,8 @@ class Seen:
 
 def _first_of_rank(comm: MPI.Comm, count: int) -> tuple[int, int]:
     """Return where this rank's share of a global numbering begins, and the total. Collective."""
-    return int(comm.exscan(count) or 0) if comm.rank else _zero(comm, count), int(comm.allreduce(count))
-
-
-def _zero(comm: MPI.Comm, count: int) -> int:
-    comm.exscan(count)
-    return 0
+    counts = comm.allgather(count)
+    return sum(counts[: comm.rank]), sum(counts)
 
 
 class Smoother:
@@ -180,9 +177,8 @@ class Smoother:
             product = matrix.matMult(current)
             indptr, indices, values = self.seen.rows_of(product)
             names, compressed = np.unique(indices, return_inverse=True)
-            local, patches = self.seen.matrix, self.patches
-            solved = together(comm, lambda a=indptr, b=compressed, c=values: local_solves(local, patches, a, b, c))
-            s_indptr, s_indices, s_values = solved
+            solve = functools.partial(local_solves, self.seen.matrix, self.patches, indptr, compressed, values)
+            s_indptr, s_indices, s_values = together(comm, solve)
             shape = (len(column), total)
             step = sp.csr_matrix((s_values, names[s_indices] if len(s_indices) else s_indices, s_indptr), shape=shape)
             p = _truncate(p - SMOOTHING_WEIGHT * step, threshold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -26,6 +27,9 @@ _REASONS = {code: name for name, code in vars(PETSc.KSP.ConvergedReason).items()
             if isinstance(code, int) and name.startswith(("CONVERGED", "DIVERGED"))}
 _REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5: "DIVERGED_BREAKDOWN",
                  -3: "DIVERGED_MAX_IT", -11: "DIVERGED_PC_FAILED", -9: "DIVERGED_NANORINF"})
+_STATUS = {status.code: status for status in (
+    Status.CONVERGED_RTOL, Status.CONVERGED_ATOL, Status.CONVERGED_ITS, Status.DIVERGED_ITS, Status.DIVERGED_DTOL,
+    Status.DIVERGED_NANORINF)}
 _MESSAGES_PER_PREFIX = 3
 
 
@@ -93,6 +97,68 @@ class _System:
         self._out.destroy()
 
 
+class _Judge:
+    """Reports each iterate to PETSc and decides, with PETSc's convergence test and with the FP32 target.
+
+    While it is at work the relative tolerance of an FP32-equivalent solve is zero, so that PETSc's own test keeps
+    only its other duties: absolute tolerance, divergence, NaN, a program's own test.
+    """
+
+    def __init__(self, ksp: PETSc.KSP, b_norm: float, matrix_norm: float, shots: int) -> None:
+        self._ksp, self.b_norm, self._matrix_norm, self._shots = ksp, b_norm, matrix_norm, shots
+        self._rtol = ksp.getTolerances()[0]
+        self._fp32 = self._rtol == FP32_RTOL
+        if self._fp32:
+            ksp.setTolerances(rtol=0.0)
+        self.history: list[Step] = []
+        self.residual_norm, self._solution_norm = math.nan, 0.0
+        self.petsc_reason = 0
+
+    def restore(self) -> None:
+        """Give the KSP its tolerance back."""
+        if self._fp32:
+            self._ksp.setTolerances(rtol=self._rtol)
+
+    def backward_error(self, residual_norm: float) -> float:
+        """Return ‖r‖/(‖A‖ ‖x‖ + ‖b‖) for the latest x."""
+        size = self._matrix_norm * self._solution_norm + self.b_norm
+        return residual_norm / size if size > 0 else 0.0
+
+    def test(self, progress: Progress) -> Status | None:
+        """Judge one iterate. Collective."""
+        bits = 0.0
+        if self.history and progress.residual_norm > 0 and self.residual_norm > 0:
+            bits = math.log2(self.residual_norm / progress.residual_norm)
+        self.residual_norm, self._solution_norm = progress.residual_norm, progress.solution_norm
+        relative = progress.residual_norm / self.b_norm if self.b_norm > 0 else progress.residual_norm
+        self.history.append(
+            Step(progress.iteration, relative, progress.correction, bits, log.machine.inv_shots - self._shots))
+        ksp = self._ksp
+        ksp.setIterationNumber(progress.iteration)
+        ksp.setResidualNorm(progress.residual_norm)
+        ksp.logConvergenceHistory(progress.residual_norm)
+        ksp.monitor(progress.iteration, progress.residual_norm)
+        self.petsc_reason = int(ksp.callConvergenceTest(progress.iteration, progress.residual_norm) or 0)
+        if self.petsc_reason:
+            return _STATUS.get(self.petsc_reason, Status.DIVERGED_USER)
+        if self._fp32 and self.backward_error(progress.residual_norm) <= STOP_BACKWARD and \
+                progress.forward_estimate <= STOP_FORWARD:
+            return Status.CONVERGED_FP32
+        return None
+
+    def all_ranks(self, shots: int) -> list[Step]:
+        """Return the history with INV shots of all ranks; `shots` is their exact sum over the solve.
+
+        Every cycle shoots the same tiles, so this rank's share is the same in every step.
+        """
+        own = self.history[-1].inv_shots
+        factor = shots / own if own else 0.0
+        if not own and shots:  # this rank drives no tile at all: spread the sum evenly over the steps
+            last = max(1, self.history[-1].iteration)
+            return [dataclasses.replace(s, inv_shots=round(shots * s.iteration / last)) for s in self.history]
+        return [dataclasses.replace(s, inv_shots=round(s.inv_shots * factor)) for s in self.history]
+
+
 class AnalogKSP:
     """The petsc4py context behind `-ksp_type analog`. Every hook is collective."""
 
@@ -101,7 +167,6 @@ class AnalogKSP:
         self._sliced: SlicedOperator | None = None
         self._norm: tuple[int, float, int] = (-1, 0.0, 0)
         self._symmetric: tuple[int, bool] = (-1, False)
-        self._user_reason = 0
         self._messages = 0
         self._told_digital = False
 
@@ -130,9 +195,11 @@ class AnalogKSP:
         if viewer.getType() != PETSc.Viewer.Type.ASCII:
             return
         v = self.values
-        viewer.printfASCII(f"    iterative refinement, residual {v['ksp_analog_residual']}"
-                           + (f" in {v['ksp_analog_residual_bits']} bits" if v["ksp_analog_residual"] == "sliced" else "")
-                           + f", accelerator {v['ksp_analog_accelerator']}\n")
+        residual = str(v["ksp_analog_residual"])
+        if residual == "sliced":
+            residual += f" in {v['ksp_analog_residual_bits']} bits"
+        accelerator = v["ksp_analog_accelerator"]
+        viewer.printfASCII(f"    iterative refinement, residual {residual}, accelerator {accelerator}\n")
         if ksp.getTolerances()[0] == FP32_RTOL:
             viewer.printfASCII("    target: FP32-equivalent (estimated forward error 2^-23, backward error 2^-24)\n")
         kind = ksp.getPC().getType()
@@ -156,98 +223,57 @@ class AnalogKSP:
             self._smooth(ksp, b, x)
             return
         comm = ksp.getComm().tompi4py()
-        pc = ksp.getPC()
-        setup_seconds, programmed = self._take_setup(pc)
+        setup_seconds, programmed = self._take_setup(ksp.getPC())
         before = log.machine - programmed
         start = log.clock()
         matrix, _ = ksp.getOperators()
         norm, host = self._matrix_norm(matrix)
         sliced = self._sliced_operator(matrix)
         system = _System(ksp, b, sliced, host)
-        tolerances = ksp.getTolerances()
-        fp32 = tolerances[0] == FP32_RTOL
-        history: list[Step] = []
-        shots_before = before.inv_shots
-        b_norm = b.norm()
-        last = [math.nan, 0.0]
-
-        def test(progress: Progress) -> Status | None:
-            relative = progress.residual_norm / b_norm if b_norm > 0 else progress.residual_norm
-            bits = 0.0
-            if history and progress.residual_norm > 0 and last[0] > 0:
-                bits = math.log2(last[0] / progress.residual_norm)
-            last[0], last[1] = progress.residual_norm, progress.solution_norm
-            shots = log.machine.inv_shots - shots_before
-            history.append(Step(progress.iteration, relative, progress.correction, bits, shots))
-            return self._judge(ksp, progress, b_norm, norm, fp32)
-
+        judge = _Judge(ksp, b.norm(), norm, log.machine.inv_shots)
         try:
-            if fp32:  # PETSc's own test keeps its other duties: atol, divergence, NaN, a program's test
-                ksp.setTolerances(rtol=0.0)
-            if not math.isfinite(b_norm):
-                status = Status.DIVERGED_NANORINF
-            else:
-                values = np.array(x.array_r)
-                accelerator = make_accelerator(self._accelerator(ksp, system), values.size,
-                                               self.values["ksp_analog_restart"])
-                status = refine(system, values, accelerator, test=test, max_iterations=tolerances[3],
-                                stagnation=self.values["ksp_analog_stagnation"])
-                x.array[:] = values
-                x.stateIncrease()
+            status = self._refine(ksp, system, judge, x)
         finally:
-            if fp32:
-                ksp.setTolerances(rtol=tolerances[0])
-        reason = status.code
-        if status is Status.DIVERGED_USER:
-            reason = self._user_reason
+            judge.restore()
+        reason = judge.petsc_reason if status is Status.DIVERGED_USER else status.code
         ksp.setConvergedReason(reason)
-        x_norm = last[1]
-        backward = last[0] / (norm * x_norm + b_norm) if norm * x_norm + b_norm > 0 else 0.0
-        if not history:
-            history.append(Step(0, math.nan, 0.0, 0.0, 0))
         operations = log.reduce(comm, log.machine - before)
-        scale = self._shots_of_all_ranks(history, operations)
         advice = status.advice
-        if sliced is not None and norm * x_norm + b_norm > 0:
-            floor = system.difference / (norm * x_norm + b_norm)
-            advice += (f" The sliced residual ({self.values['ksp_analog_residual_bits']} bits) differs from the true one "
-                       f"by a backward error of {floor:.1e}: nothing below that can be attained.")
+        if sliced is not None:
+            advice += (f" The sliced residual ({sliced.bits} bits) differs from the true one by a backward error of "
+                       f"{judge.backward_error(system.difference):.1e}: nothing below that can be attained.")
+        history = judge.all_ranks(operations.inv_shots - programmed.inv_shots)
         record = SolveRecord(
             prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,
             converged_reason=_REASONS.get(reason, str(reason)), advice=advice,
-            relative_residual=history[-1].relative_residual, backward_error=backward,
-            preconditioner=pc.getType() or "none", history=scale, operations=operations, seconds_setup=setup_seconds,
-            seconds_solve=log.clock() - start, description=self._describe_pc(pc))
+            relative_residual=history[-1].relative_residual,
+            backward_error=judge.backward_error(judge.residual_norm), preconditioner=ksp.getPC().getType() or "none",
+            history=history, operations=operations, seconds_setup=setup_seconds, seconds_solve=log.clock() - start,
+            description=self._describe_pc(ksp.getPC()))
         system.destroy()
-        if comm.size == MPI.COMM_WORLD.size:
+        if comm.size == MPI.COMM_WORLD.size:  # a solver on part of the ranks is somebody's inner solver
             log.session().add(record)
-        self._tell(comm, record, operations)
+        self._tell(comm, record)
 
     # ---- what they do -----------------------------------------------------------------------------------
 
-    def _judge(self, ksp: PETSc.KSP, progress: Progress, b_norm: float, norm: float, fp32: bool) -> Status | None:
-        """Report progress to PETSc and decide with its convergence test, and ours if the target is FP32."""
-        ksp.setIterationNumber(progress.iteration)
-        ksp.setResidualNorm(progress.residual_norm)
-        ksp.logConvergenceHistory(progress.residual_norm)
-        ksp.monitor(progress.iteration, progress.residual_norm)
-        ksp.setConvergedReason(0)
-        reason = int(ksp.callConvergenceTest(progress.iteration, progress.residual_norm) or 0)
-        known = {2: Status.CONVERGED_RTOL, 3: Status.CONVERGED_ATOL, 4: Status.CONVERGED_ITS,
-                 -3: Status.DIVERGED_ITS, -4: Status.DIVERGED_DTOL, -9: Status.DIVERGED_NANORINF}
-        if reason:
-            self._user_reason = reason
-            return known.get(reason, Status.DIVERGED_USER)
-        if fp32:
-            size = norm * progress.solution_norm + b_norm
-            backward = progress.residual_norm / size if size > 0 else 0.0
-            if backward <= STOP_BACKWARD and progress.forward_estimate <= STOP_FORWARD:
-                return Status.CONVERGED_FP32
-        return None
+    def _refine(self, ksp: PETSc.KSP, system: _System, judge: _Judge, x: PETSc.Vec) -> Status:
+        """Run the loop on this rank's part of x. Collective."""
+        if not math.isfinite(judge.b_norm):
+            judge.history.append(Step(0, math.nan, 0.0, 0.0, 0))
+            return Status.DIVERGED_NANORINF
+        values = np.array(x.array_r)
+        accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
+        status = refine(system, values, accelerator, test=judge.test, max_iterations=ksp.getTolerances()[3],
+                        stagnation=self.values["ksp_analog_stagnation"])
+        x.array[:] = values
+        x.stateIncrease()
+        if not judge.history:  # the initial guess itself is not finite
+            judge.history.append(Step(0, math.nan, 0.0, 0.0, 0))
+        return status
 
     def _smooth(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Do max_it steps without a look at the residual: as a smoother inside another solver."""
-        matrix, _ = ksp.getOperators()
         system = _System(ksp, b, None, Ledger())
         values = np.array(x.array_r)
         accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
@@ -327,17 +353,10 @@ class AnalogKSP:
             return str(pc.getPythonContext().describe())
         return f"PC {pc.getType()}"
 
-    def _shots_of_all_ranks(self, history: list[Step], operations: Ledger) -> list[Step]:
-        """Return the history with this rank's INV shots scaled to all ranks', known exactly at the end."""
-        own = history[-1].inv_shots
-        factor = operations.inv_shots / own if own else 1.0
-        return [Step(s.iteration, s.relative_residual, s.correction, s.bits_gained, round(s.inv_shots * factor))
-                for s in history]
-
-    def _tell(self, comm: MPI.Comm, record: SolveRecord, operations: Ledger) -> None:
+    def _tell(self, comm: MPI.Comm, record: SolveRecord) -> None:
         """Say on the terminal what must not be missed: a digital preconditioner, a refusal."""
         name = f"KSP {record.prefix or '(no prefix)'}"
-        if operations.inv_shots == 0 and record.iterations and not self._told_digital:
+        if record.operations.inv_shots == 0 and record.iterations and not self._told_digital:
             self._told_digital = True
             say(comm, f"analogpde: {name}: corrections come from the digital preconditioner '{record.preconditioner}', "
                 "not from analog tiles.")

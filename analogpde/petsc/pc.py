@@ -55,7 +55,8 @@ class AnalogPC:
             self._fingerprint = b""
         if wants_help() and pc.getComm().rank == 0:
             now = {**values, "analog_chip": chip.name, "analog_seed": seed}
-            print(help_text("PC analog", PC_OPTIONS, prefix, now) + help_text("Analog chip", CHIP_OPTIONS, "", now), end="")
+            print(help_text("PC analog", PC_OPTIONS, prefix, now), help_text("Analog chip", CHIP_OPTIONS, "", now),
+                  sep="", end="")
 
     def setUp(self, pc: PETSc.PC) -> None:
         """Partition and program, unless the matrix on the tiles is still the matrix wanted."""
@@ -124,7 +125,8 @@ class AnalogPC:
         kind = matrix.getType()
         if kind in _SHELLS:
             raise InvalidInput(
-                "matrix type of the preconditioning operator", kind, "an assembled matrix (aij, baij, sbaij, dense, nest)",
+                "matrix type of the preconditioning operator", kind,
+                "an assembled matrix (aij, baij, sbaij, dense, nest)",
                 "Tiles hold matrix entries: pass an assembled matrix as the second operator, KSPSetOperators(A, P).")
         rows, columns = matrix.getSize()
         if rows != columns:
@@ -260,7 +262,8 @@ class AnalogPC:
                 self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, digital LU on every rank")
             else:
                 self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, one tile")
-        self._lines.append(f"operator complexity {sum(entries) / entries[0]:.2f} (entries of all levels over the finest)")
+        complexity = sum(entries) / max(1.0, entries[0])
+        self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
         if digital:
             say(comm, f"analogpde: the coarsest level ({matrices[-1].getSize()[0]} unknowns) does not fit a tile of "
                 f"{self.settings.chip.tile_size} and is solved by digital LU.")

@@ -113,7 +113,7 @@ class FlexibleGmres:
             self._v[0] = residual / self._beta if self._beta > 0 else 0.0
             self._hessenberg = np.zeros((self._restart + 1, self._restart))
             self._added = np.zeros(residual.size)
-        return self._v[self._used] * self._beta
+        return np.asarray(self._v[self._used] * self._beta)
 
     def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
         """Return the difference between the new and the last minimiser of this cycle."""

@@ -78,8 +78,11 @@ class SolveRecord:
 
 @dataclass
 class SolveSummary:
-    """All solves of one prefix. The single figures are those of the worst solve: the first that
-    failed, else the one with the most iterations; errors and residuals are the largest seen."""
+    """All solves of one prefix.
+
+    The single figures are those of the worst solve: the first that failed, else the one with the most iterations;
+    errors and residuals are the largest seen.
+    """
 
     worst: SolveRecord
     count: int = 0

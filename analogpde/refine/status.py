@@ -6,32 +6,46 @@ from enum import Enum
 
 
 class Status(Enum):
-    """An end of the outer loop: PETSc's reason (name, code) and a paragraph of advice."""
+    """An end of the outer loop: PETSc's reason (code) and a paragraph of advice."""
 
     CONVERGED_RTOL = (2, "The true residual met the relative tolerance.")
     CONVERGED_FP32 = (
-        2, "FP32-equivalent: the estimated forward error is below 2^-23 and the backward error below 2^-24, with margin.")
+        2,
+        "FP32-equivalent: the estimated forward error is below 2^-23 and the backward error below 2^-24, with margin.",
+    )
     CONVERGED_ATOL = (3, "The true residual met the absolute tolerance.")
     CONVERGED_ITS = (4, "The fixed number of iterations was done.")
     DIVERGED_ITS = (
-        -3, "The largest number of outer iterations was reached. Raise -ksp_max_it, or look at the bits gained per step: "
-        "well below one bit a step asks for better tiles (-analog_cell_bits, -pc_analog_slices) or -ksp_analog_accelerator "
-        "fgmres.")
+        -3,
+        "The largest number of outer iterations was reached. Raise -ksp_max_it, or look at the bits gained per step: "
+        "well below one bit a step asks for better tiles (-analog_cell_bits, -pc_analog_slices) or an accelerator.",
+    )
     DIVERGED_DTOL = (
-        -4, "The residual grew. Corrections from the tiles do more harm than good: use -ksp_analog_accelerator fgmres, a "
-        "larger -pc_analog_shift, more -pc_analog_slices, or a smaller tile.")
+        -4,
+        "The residual grew. Corrections from the tiles do more harm than good: use an accelerator, a larger "
+        "-pc_analog_shift, more -pc_analog_slices, or a smaller tile.",
+    )
     DIVERGED_STAGNATED = (
-        -5, "The residual stopped falling above the target. At a precision floor no number of further steps helps: with "
-        "-ksp_analog_residual sliced raise -ksp_analog_residual_bits or use digital; with a tolerance near 1e-16 times the "
-        "condition number FP64 itself is the floor; a singular matrix needs MatSetNullSpace and a right-hand side in its "
-        "range; otherwise the tiles correct too little (see DIVERGED_ITS).")
+        -5,
+        "The residual stopped falling above the target. At a precision floor no number of further steps helps: with "
+        "-ksp_analog_residual sliced raise -ksp_analog_residual_bits or use digital; with a tolerance near 1e-16 "
+        "times the condition number FP64 itself is the floor; a singular matrix needs MatSetNullSpace and a "
+        "right-hand side in its range; otherwise the tiles correct too little: more -analog_cell_bits, "
+        "-analog_adc_bits or -pc_analog_slices, or a smaller tile.",
+    )
     DIVERGED_INDEFINITE = (
-        -10, "A search direction with pᵀAp ≤ 0 appeared: fcg needs a symmetric positive definite matrix. Use "
-        "-ksp_analog_accelerator fgmres.")
+        -10,
+        "The sign of pᵀAp changed between search directions: fcg needs a symmetric definite matrix. Use "
+        "-ksp_analog_accelerator fgmres.",
+    )
     DIVERGED_NANORINF = (
-        -9, "The right-hand side, the initial guess or a residual is NaN or infinite. Check the assembly.")
+        -9,
+        "The right-hand side, the initial guess or a residual is NaN or infinite. Check the assembly.",
+    )
     DIVERGED_PC_FAILED = (
-        -11, "The preconditioner failed in set-up or application; its message was printed where it happened.")
+        -11,
+        "The preconditioner failed in set-up or application; its message was printed where it happened.",
+    )
     DIVERGED_USER = (-1, "The program's own convergence test stopped the solve.")
 
     @property

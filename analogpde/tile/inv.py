@@ -175,8 +175,8 @@ class InvBank:
         if self.count:
             x *= self.sign[:, None]
             self.dense_solves += _shoot(
-                self.inverse, self.sizes, self.kept, self.offsets, self.row, self.col, self.deviation, self.drawn, self.scale,
-                self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
+                self.inverse, self.sizes, self.kept, self.offsets, self.row, self.col, self.deviation, self.drawn,
+                self.scale, self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
                 np.uint64(event & 0xFFFFFFFF), x)
         return Ledger(inv_shots=self.count, dac_conversions=self.lines, adc_conversions=int(self.kept.sum()))
 
@@ -259,6 +259,7 @@ def program_bank(
                 "programming error; an indefinite matrix cannot be held by an INV tile at all.")
     cells = slice(None) if read else slice(0, 0)
     offsets = scaled.offsets if read else np.zeros(count + 1, np.int64)
-    return InvBank(inverse, scaled.sizes, scaled.sizes if kept is None else kept, offsets, scaled.row[cells], scaled.col[cells], deviation, drawn, scale, sign,
-                   scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
-                   float(final_shift.mean()) if count else 0.0, float(final_delta.max(initial=0.0)))
+    return InvBank(
+        inverse, scaled.sizes, scaled.sizes if kept is None else kept, offsets, scaled.row[cells], scaled.col[cells],
+        deviation, drawn, scale, sign, scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
+        shift=float(final_shift.mean()) if count else 0.0, delta=float(final_delta.max(initial=0.0)))

@@ -33,4 +33,4 @@ def to_fixed_point(values: NDArray[np.float64], bits: int, largest: float) -> ND
         return values.copy()
     # a power of two as the exponent: scaling is then exact and a shift in the hardware
     step = 2.0 ** (np.ceil(np.log2(largest)) - bits)
-    return np.rint(values / step) * step
+    return np.asarray(np.rint(values / step) * step)
