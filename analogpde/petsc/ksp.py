@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analogpde.cost import Ledger
 from analogpde.options import KSP_OPTIONS
 from analogpde.petsc import log
 from analogpde.petsc.guard import say
+from analogpde.petsc.judge import Judge
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
-from analogpde.refine.loop import Progress, make_accelerator, refine
+from analogpde.petsc.system import System
+from analogpde.refine.loop import make_accelerator, refine
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
-from analogpde.refine.target import FP32_RTOL, STOP_BACKWARD, STOP_FORWARD
+from analogpde.refine.target import FP32_RTOL
 
 _PETSC_RTOL = 1e-5
 _DEFAULT_PCS = (None, "", "none", "ilu", "icc", "bjacobi")
@@ -27,136 +27,7 @@ _REASONS = {code: name for name, code in vars(PETSc.KSP.ConvergedReason).items()
             if isinstance(code, int) and name.startswith(("CONVERGED", "DIVERGED"))}
 _REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5: "DIVERGED_BREAKDOWN",
                  -3: "DIVERGED_MAX_IT", -11: "DIVERGED_PC_FAILED", -9: "DIVERGED_NANORINF"})
-_STATUS = {status.code: status for status in (
-    Status.CONVERGED_RTOL, Status.CONVERGED_ATOL, Status.CONVERGED_ITS, Status.DIVERGED_ITS, Status.DIVERGED_DTOL,
-    Status.DIVERGED_NANORINF)}
 _MESSAGES_PER_PREFIX = 3
-
-
-class _System:
-    """A x = b on this rank's arrays, for the refinement loop."""
-
-    def __init__(self, ksp: PETSc.KSP, b: PETSc.Vec, sliced: SlicedOperator | None, host: Ledger) -> None:
-        self._matrix, _ = ksp.getOperators()
-        self._pc = ksp.getPC()
-        self._b = b
-        self._in, self._out = self._matrix.createVecs()
-        self._comm = ksp.getComm().tompi4py()
-        self._sliced = sliced
-        self._host = host
-        space = self._matrix.getNullSpace()
-        self._space = space if space.handle else None
-        self.difference = 0.0
-
-    def _apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        self._in.array[:] = x
-        self._matrix.mult(self._in, self._out)
-        log.machine.add(self._host)
-        return np.asarray(self._out.array_r)
-
-    def multiply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (self._sliced.multiply(x) if self._sliced else self._apply(x)).copy()
-
-    def residual(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(self._b.array_r - self._apply(x))
-
-    def machine_residual(self, x: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._sliced is None:
-            return true
-        formed = self._b.array_r - self._sliced.multiply(x)
-        gap = formed - true
-        self.difference = math.sqrt(float(self.sum(np.array([gap @ gap]))[0]))
-        return np.asarray(formed)
-
-    def correct(self, residual: NDArray[np.float64]) -> NDArray[np.float64]:
-        self._in.array[:] = residual
-        self._pc.apply(self._in, self._out)
-        if self._space is not None:
-            self._space.remove(self._out)
-        return np.asarray(self._out.array_r).copy()
-
-    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._comm.size == 1:
-            return values
-        total = np.empty_like(values)
-        self._comm.Allreduce(values, total)
-        return total
-
-    def symmetric(self) -> bool:
-        """Tell whether uᵀAv = vᵀAu for two fixed vectors without structure. Collective."""
-        begin, end = self._in.getOwnershipRange()
-        index = np.arange(begin, end, dtype=np.float64)
-        u, v = np.cos(12.9898 * index + 0.3), np.sin(78.233 * index + 1.1)
-        image = self._apply(u).copy()
-        sums = self.sum(np.array([v @ image, u @ self._apply(v), np.abs(v) @ np.abs(image)]))
-        # rounding is below 1e-13 of Σ|v||Au|; an unsymmetric matrix of practical interest is far above
-        return bool(abs(sums[0] - sums[1]) <= 1e-11 * sums[2])
-
-    def destroy(self) -> None:
-        self._in.destroy()
-        self._out.destroy()
-
-
-class _Judge:
-    """Reports each iterate to PETSc and decides, with PETSc's convergence test and with the FP32 target.
-
-    While it is at work the relative tolerance of an FP32-equivalent solve is zero, so that PETSc's own test keeps
-    only its other duties: absolute tolerance, divergence, NaN, a program's own test.
-    """
-
-    def __init__(self, ksp: PETSc.KSP, b_norm: float, matrix_norm: float, shots: int) -> None:
-        self._ksp, self.b_norm, self._matrix_norm, self._shots = ksp, b_norm, matrix_norm, shots
-        self._rtol = ksp.getTolerances()[0]
-        self._fp32 = self._rtol == FP32_RTOL
-        if self._fp32:
-            ksp.setTolerances(rtol=0.0)
-        self.history: list[Step] = []
-        self.residual_norm, self._solution_norm = math.nan, 0.0
-        self.petsc_reason = 0
-
-    def restore(self) -> None:
-        """Give the KSP its tolerance back."""
-        if self._fp32:
-            self._ksp.setTolerances(rtol=self._rtol)
-
-    def backward_error(self, residual_norm: float) -> float:
-        """Return ‖r‖/(‖A‖ ‖x‖ + ‖b‖) for the latest x."""
-        size = self._matrix_norm * self._solution_norm + self.b_norm
-        return residual_norm / size if size > 0 else 0.0
-
-    def test(self, progress: Progress) -> Status | None:
-        """Judge one iterate. Collective."""
-        bits = 0.0
-        if self.history and progress.residual_norm > 0 and self.residual_norm > 0:
-            bits = math.log2(self.residual_norm / progress.residual_norm)
-        self.residual_norm, self._solution_norm = progress.residual_norm, progress.solution_norm
-        relative = progress.residual_norm / self.b_norm if self.b_norm > 0 else progress.residual_norm
-        self.history.append(
-            Step(progress.iteration, relative, progress.correction, bits, log.machine.inv_shots - self._shots))
-        ksp = self._ksp
-        ksp.setIterationNumber(progress.iteration)
-        ksp.setResidualNorm(progress.residual_norm)
-        ksp.logConvergenceHistory(progress.residual_norm)
-        ksp.monitor(progress.iteration, progress.residual_norm)
-        self.petsc_reason = int(ksp.callConvergenceTest(progress.iteration, progress.residual_norm) or 0)
-        if self.petsc_reason:
-            return _STATUS.get(self.petsc_reason, Status.DIVERGED_USER)
-        if self._fp32 and self.backward_error(progress.residual_norm) <= STOP_BACKWARD and \
-                progress.forward_estimate <= STOP_FORWARD:
-            return Status.CONVERGED_FP32
-        return None
-
-    def all_ranks(self, shots: int) -> list[Step]:
-        """Return the history with INV shots of all ranks; `shots` is their exact sum over the solve.
-
-        Every cycle shoots the same tiles, so this rank's share is the same in every step.
-        """
-        own = self.history[-1].inv_shots
-        factor = shots / own if own else 0.0
-        if not own and shots:  # this rank drives no tile at all: spread the sum evenly over the steps
-            last = max(1, self.history[-1].iteration)
-            return [dataclasses.replace(s, inv_shots=round(shots * s.iteration / last)) for s in self.history]
-        return [dataclasses.replace(s, inv_shots=round(s.inv_shots * factor)) for s in self.history]
 
 
 class AnalogKSP:
@@ -229,8 +100,8 @@ class AnalogKSP:
         matrix, _ = ksp.getOperators()
         norm, host = self._matrix_norm(matrix)
         sliced = self._sliced_operator(matrix)
-        system = _System(ksp, b, sliced, host)
-        judge = _Judge(ksp, b.norm(), norm, log.machine.inv_shots)
+        system = System(ksp, b, sliced, host)
+        judge = Judge(ksp, b.norm(), norm, log.machine.inv_shots)
         try:
             status = self._refine(ksp, system, judge, x)
         finally:
@@ -257,7 +128,7 @@ class AnalogKSP:
 
     # ---- what they do -----------------------------------------------------------------------------------
 
-    def _refine(self, ksp: PETSc.KSP, system: _System, judge: _Judge, x: PETSc.Vec) -> Status:
+    def _refine(self, ksp: PETSc.KSP, system: System, judge: Judge, x: PETSc.Vec) -> Status:
         """Run the loop on this rank's part of x. Collective."""
         if not math.isfinite(judge.b_norm):
             judge.history.append(Step(0, math.nan, 0.0, 0.0, 0))
@@ -274,7 +145,7 @@ class AnalogKSP:
 
     def _smooth(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Do max_it steps without a look at the residual: as a smoother inside another solver."""
-        system = _System(ksp, b, None, Ledger())
+        system = System(ksp, b, None, Ledger())
         values = np.array(x.array_r)
         accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
         for _ in range(ksp.getTolerances()[3]):
@@ -288,7 +159,7 @@ class AnalogKSP:
         system.destroy()
         ksp.setConvergedReason(PETSc.KSP.ConvergedReason.CONVERGED_ITS)
 
-    def _accelerator(self, ksp: PETSc.KSP, system: _System) -> str:
+    def _accelerator(self, ksp: PETSc.KSP, system: System) -> str:
         """Return the accelerator to use; `auto` asks whether A is symmetric. Collective.
 
         Measured on degree 1 and 2 Poisson with every preset chip, fcg needs 0.4 to 1 times the iterations of

@@ -35,7 +35,8 @@ def smallest_singular_value(inverse: NDArray[np.float32], steps: int = 4) -> NDA
     """
     count, n, _ = inverse.shape
     # an alternating part keeps the start from being orthogonal to a mode that changes sign
-    vector: NDArray[np.floating] = np.broadcast_to((1.0 + 0.1 * np.cos(2.4 * np.arange(n))).astype(np.float32), (count, n))[:, :, None]
+    start = (1.0 + 0.1 * np.cos(2.4 * np.arange(n))).astype(np.float32)
+    vector: NDArray[np.floating] = np.broadcast_to(start, (count, n))[:, :, None]
     norm = np.ones(count)
     for _ in range(steps):
         forward = inverse @ vector

@@ -176,8 +176,8 @@ class InvBank:
             x *= self.sign[:, None]
             self.dense_solves += _shoot(
                 self.inverse, self.sizes, self.kept, self.offsets, self.row, self.col, self.deviation, self.drawn,
-                self.scale, self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
-                np.uint64(event & 0xFFFFFFFF), x)
+                self.scale, self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word),
+                self.tiles, np.uint64(event & 0xFFFFFFFF), x)
         return Ledger(inv_shots=self.count, dac_conversions=self.lines, adc_conversions=int(self.kept.sum()))
 
 

@@ -1,0 +1,79 @@
+"""The judge of a solve: history, monitors, PETSc's convergence test and the FP32-equivalent target."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from analogpde.petsc import log
+from analogpde.petsc.stack import PETSc
+from analogpde.refine.loop import Progress
+from analogpde.refine.record import Step
+from analogpde.refine.status import Status
+from analogpde.refine.target import FP32_RTOL, STOP_BACKWARD, STOP_FORWARD
+
+_STATUS = {status.code: status for status in (
+    Status.CONVERGED_RTOL, Status.CONVERGED_ATOL, Status.CONVERGED_ITS, Status.DIVERGED_ITS, Status.DIVERGED_DTOL,
+    Status.DIVERGED_NANORINF)}
+
+
+class Judge:
+    """Reports each iterate to PETSc and decides, with PETSc's convergence test and with the FP32 target.
+
+    While it is at work the relative tolerance of an FP32-equivalent solve is zero, so that PETSc's own test keeps
+    only its other duties: absolute tolerance, divergence, NaN, a program's own test.
+    """
+
+    def __init__(self, ksp: PETSc.KSP, b_norm: float, matrix_norm: float, shots: int) -> None:
+        self._ksp, self.b_norm, self._matrix_norm, self._shots = ksp, b_norm, matrix_norm, shots
+        self._rtol = ksp.getTolerances()[0]
+        self._fp32 = self._rtol == FP32_RTOL
+        if self._fp32:
+            ksp.setTolerances(rtol=0.0)
+        self.history: list[Step] = []
+        self.residual_norm, self._solution_norm = math.nan, 0.0
+        self.petsc_reason = 0
+
+    def restore(self) -> None:
+        """Give the KSP its tolerance back."""
+        if self._fp32:
+            self._ksp.setTolerances(rtol=self._rtol)
+
+    def backward_error(self, residual_norm: float) -> float:
+        """Return ‖r‖/(‖A‖ ‖x‖ + ‖b‖) for the latest x."""
+        size = self._matrix_norm * self._solution_norm + self.b_norm
+        return residual_norm / size if size > 0 else 0.0
+
+    def test(self, progress: Progress) -> Status | None:
+        """Judge one iterate. Collective."""
+        bits = 0.0
+        if self.history and progress.residual_norm > 0 and self.residual_norm > 0:
+            bits = math.log2(self.residual_norm / progress.residual_norm)
+        self.residual_norm, self._solution_norm = progress.residual_norm, progress.solution_norm
+        relative = progress.residual_norm / self.b_norm if self.b_norm > 0 else progress.residual_norm
+        self.history.append(
+            Step(progress.iteration, relative, progress.correction, bits, log.machine.inv_shots - self._shots))
+        ksp = self._ksp
+        ksp.setIterationNumber(progress.iteration)
+        ksp.setResidualNorm(progress.residual_norm)
+        ksp.logConvergenceHistory(progress.residual_norm)
+        ksp.monitor(progress.iteration, progress.residual_norm)
+        self.petsc_reason = int(ksp.callConvergenceTest(progress.iteration, progress.residual_norm) or 0)
+        if self.petsc_reason:
+            return _STATUS.get(self.petsc_reason, Status.DIVERGED_USER)
+        if self._fp32 and self.backward_error(progress.residual_norm) <= STOP_BACKWARD and \
+                progress.forward_estimate <= STOP_FORWARD:
+            return Status.CONVERGED_FP32
+        return None
+
+    def all_ranks(self, shots: int) -> list[Step]:
+        """Return the history with INV shots of all ranks; `shots` is their exact sum over the solve.
+
+        Every cycle shoots the same tiles, so this rank's share is the same in every step.
+        """
+        own = self.history[-1].inv_shots
+        factor = shots / own if own else 0.0
+        if not own and shots:  # this rank drives no tile at all: spread the sum evenly over the steps
+            last = max(1, self.history[-1].iteration)
+            return [dataclasses.replace(s, inv_shots=round(shots * s.iteration / last)) for s in self.history]
+        return [dataclasses.replace(s, inv_shots=round(s.inv_shots * factor)) for s in self.history]
