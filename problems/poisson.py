@@ -238,7 +238,8 @@ def solve(run: Run) -> None:
             difference = solution - discrete.exact
             errors.append(float(np.sqrt(integral(run.comm, difference**2 * measure))))
             order = f"  order {np.log2(errors[-2] / errors[-1]):.2f}" if level else ""
-            run.say(f"n {n:5d}  unknowns {discrete.space.dofmap.index_map.size_global:8d}  "
+            cells = "" if run["mesh"] is not None else f"n {n:5d}  "
+            run.say(f"{cells}unknowns {discrete.space.dofmap.index_map.size_global:8d}  "
                     f"L2 error {errors[-1]:.3e}{order}")
     domain = discrete.space.mesh
     parameters |= {"dim": domain.topology.dim,
@@ -265,9 +266,10 @@ def draw(run: Run, solution: fem.Function, path: Any) -> None:
         return
     view = View(40.0, 28.0)
     eye = np.sign(view.axes()[2])
-    corner = solution.function_space.mesh.geometry.x
-    low = run.comm.allreduce(corner.min(axis=0, initial=np.inf), MPI.MIN)
-    high = run.comm.allreduce(corner.max(axis=0, initial=-np.inf), MPI.MAX)
+    points = solution.function_space.mesh.geometry.x
+    low, high = np.empty(3), np.empty(3)
+    run.comm.Allreduce(points.min(axis=0, initial=np.inf), low, MPI.MIN)
+    run.comm.Allreduce(points.max(axis=0, initial=-np.inf), high, MPI.MAX)
     middle = (low + high) / 2
     picture.solid(path, solution, title=title, label="u", views=[("", view)], colours="viridis",
                   keep=lambda points: ((points - middle) * eye < 0).any(axis=1))

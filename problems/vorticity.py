@@ -119,7 +119,10 @@ class BarotropicVorticity:
 
     def diagnose(self, Z: PETSc.Vec) -> None:
         """Solve for streamfunction and vorticity. Collective."""
-        for system, function, sign in ((self.poisson, self.streamfunction, -1.0), (self.mass_system, self.vorticity, 1.0)):
+        for system, function, sign in (
+            (self.poisson, self.streamfunction, -1.0),
+            (self.mass_system, self.vorticity, 1.0),
+        ):
             Z.copy(self._b)
             self._b.scale(sign)
             system.solve(self._b, function.x.petsc_vec)

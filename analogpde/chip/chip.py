@@ -11,7 +11,7 @@ from typing import Any
 from analogpde.chip.cell import Cell
 from analogpde.chip.converter import Converter
 from analogpde.chip.fields import check, from_mapping, quantity
-from analogpde.errors import AnalogError, InvalidInput
+from analogpde.errors import AnalogError, InvalidInput, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class Chip:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise InvalidInput("name", self.name, "a non-empty text")
+        if not isinstance(self.title, str):
+            raise InvalidInput("title", self.title, "a text")
+        for part, kind in (("cell", Cell), ("dac", Converter), ("adc", Converter)):
+            if not isinstance(getattr(self, part), kind):
+                raise InvalidInput(part, getattr(self, part), f"a {kind.__name__}")
         check(self, "")
 
     @property
@@ -111,6 +116,8 @@ class Chip:
             raise AnalogError(
                 f"chip file {str(path)!r} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
             ) from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+            raise AnalogError(f"chip file {str(path)!r} cannot be read: {error}") from None
         return Chip.from_dict(data)
 
     def replace(self, **overrides: Any) -> Chip:
@@ -118,18 +125,26 @@ class Chip:
 
         Args:
             overrides: tile_size, cell_bits, programming_error, read_noise, dac_bits, adc_bits; None is ideal.
+
+        Raises:
+            InvalidInput: an unknown name, or a value out of range.
         """
         targets = {"tile_size": ("", "tile_size"), "cell_bits": ("cell", "bits"),
                    "programming_error": ("cell", "programming_error"), "read_noise": ("cell", "read_noise"),
                    "dac_bits": ("dac", "bits"), "adc_bits": ("adc", "bits")}
         chip, sources = self, dict(self.sources)
         for name, value in overrides.items():
+            if name not in targets:
+                raise InvalidInput("override", name, ", ".join(targets), did_you_mean(name, targets))
             part, attribute = targets[name]
-            if part:
-                chip = dataclasses.replace(
-                    chip, **{part: dataclasses.replace(getattr(chip, part), **{attribute: value})})
-            else:
-                chip = dataclasses.replace(chip, **{attribute: value})
+            try:
+                if part:
+                    chip = dataclasses.replace(
+                        chip, **{part: dataclasses.replace(getattr(chip, part), **{attribute: value})})
+                else:
+                    chip = dataclasses.replace(chip, **{attribute: value})
+            except InvalidInput as error:
+                raise InvalidInput(f"-analog_{name}", error.got, error.allowed, error.remedy) from None
             sources[f"{part}.{attribute}".strip(".")] = Source(f"overridden by -analog_{name}", "assumed")
         return dataclasses.replace(chip, sources=sources)
 

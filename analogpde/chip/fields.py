@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from numbers import Real
 from typing import Any
 
 from analogpde.errors import InvalidInput, did_you_mean
@@ -35,7 +37,7 @@ def allowed(field: dataclasses.Field[Any]) -> str:
 
 
 def check(owner: Any, where: str) -> None:
-    """Check every `quantity` field of a dataclass instance.
+    """Check every `quantity` field of a dataclass instance, and store whole numbers of integer fields as int.
 
     Raises:
         InvalidInput: naming the field, its value and the allowed range.
@@ -47,10 +49,12 @@ def check(owner: Any, where: str) -> None:
         value = getattr(owner, field.name)
         if value is None and data["ideal"]:
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or (data["integer"] and value != int(value)) or not data["low"] <= value <= data["high"]:
+        number = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+        if not number or not data["low"] <= value <= data["high"] or (data["integer"] and value != int(value)):
             remedy = "Write null (or `none`) for an ideal one." if data["ideal"] and number and value <= 0 else ""
             raise InvalidInput(f"{where}{field.name}", value, allowed(field), remedy)
+        # JSON writers may say 64.0, NumPy programs pass np.int64: one type from here on
+        object.__setattr__(owner, field.name, int(value) if data["integer"] else float(value))
 
 
 def from_mapping(kind: type, data: Any, where: str) -> Any:
@@ -61,11 +65,13 @@ def from_mapping(kind: type, data: Any, where: str) -> Any:
     """
     names = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(data, dict):
-        raise InvalidInput(where or "chip", data, "a JSON object with " + ", ".join(names))
+        raise InvalidInput(where.rstrip(".") or "chip", data, "a JSON object with " + ", ".join(names))
     for key in data:
         if key not in names:
             raise InvalidInput(f"{where}{key}", data[key], "the fields " + ", ".join(names), did_you_mean(key, names))
     try:
         return kind(**data)
+    except InvalidInput as error:  # say which part of the chip it is: dac.bits, not converter.bits
+        raise InvalidInput(where + error.what.rpartition(".")[2], error.got, error.allowed, error.remedy) from None
     except TypeError as error:
-        raise InvalidInput(where or "chip", data, str(error)) from None
+        raise InvalidInput(where.rstrip(".") or "chip", data, str(error)) from None

@@ -6,7 +6,7 @@ project's plausible choice where nothing was published.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from analogpde.chip.cell import Cell
 from analogpde.chip.chip import Chip, Source
@@ -20,7 +20,11 @@ _MANNOCCI = ("Mannocci et al., Nature Electronics 2026: two 64×64 SRAM-based ar
 IDEAL = Chip(
     name="ideal",
     title="No error at all: continuous cells, no noise, ideal converters.",
-    sources={"tile_size": Source("the size that the 2025 paper's authors announce next", "assumed")},
+    sources={
+        "tile_size": Source("the size that the 2025 paper's authors announce next", "assumed"),
+        "cell.conductance_max": Source(f"without errors it sets no result, only the scale of currents; as {_PKU}",
+                                       "assumed"),
+    },
 )
 
 PKU2025 = Chip(
@@ -97,7 +101,7 @@ def load(name_or_path: str) -> Chip:
     """
     if name_or_path in PRESETS:
         return PRESETS[name_or_path]
-    if name_or_path.lower().endswith(".json") or Path(name_or_path).is_file():
+    if name_or_path.lower().endswith(".json") or os.path.isfile(name_or_path):
         return Chip.read(name_or_path)
     raise InvalidInput("-analog_chip", name_or_path, " | ".join(PRESETS) + " | FILE.json",
-                       did_you_mean(name_or_path, PRESETS))
+                       did_you_mean(name_or_path.lower(), PRESETS))

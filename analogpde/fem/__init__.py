@@ -5,10 +5,27 @@ The layer above the plugin. Importing it loads MPI, PETSc and DOLFINx in the ord
 
 import sys
 
+
+def _for_petsc(words: list[str]) -> list[str]:
+    """Return the command line that PETSc may read while it starts.
+
+    Kept from it: a script's -help, before which PETSc would print hundreds of lines of its own, and the options of
+    analogpde, which the script checks itself, so that a bad value is one line of text and not a failed import.
+    """
+    kept: list[str] = []
+    skipping = False
+    for word in words:
+        option = word.startswith("-") and word[1:2].isalpha()
+        if option:
+            skipping = word == "-help" or "analog_" in word
+        if not skipping:
+            kept.append(word)
+    return kept
+
+
 _words = sys.argv
-# A script's -help is its own page: PETSc, which reads the same command line, would print hundreds of lines first.
-sys.argv = [word for word in _words if word != "-help"]
+sys.argv = _for_petsc(_words)
 try:
-    from analogpde.petsc import stack  # noqa: F401 - before mpi4py, petsc4py and dolfinx
+    import analogpde.petsc  # noqa: F401 - before mpi4py, petsc4py and dolfinx
 finally:
     sys.argv = _words

@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from mpi4py import MPI
 
-from analogpde.errors import InvalidInput, did_you_mean
+from analogpde.errors import AnalogError, InvalidInput, did_you_mean
 from analogpde.options import GROUPS, Option
 
 COMMON = {
@@ -36,8 +36,6 @@ COMMON = {
 
 _OPTION = re.compile(r"^-(?P<name>[A-Za-z_].*)$")
 _FLAG_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0")
-
-Value = TypeVar("Value")
 
 
 def table(own: Sequence[Option], defaults: Mapping[str, Any]) -> dict[str, Option]:
@@ -103,7 +101,7 @@ def _refuse_misspelt(name: str, known: Mapping[str, Option]) -> None:
     candidate = near.removeprefix("Did you mean ").removesuffix("?")
     # PETSc has thousands of options: only a word of nearly the same length is taken for ours.
     if abs(len(candidate) - len(name)) <= 1 and candidate[0] == name[0]:
-        raise InvalidInput(f"-{name}", "an unknown option", "the options listed by -help", f"Did you mean -{candidate}?")
+        raise InvalidInput("unknown option", f"-{name}", "those that -help lists", f"Did you mean -{candidate}?")
 
 
 def help_text(script: str, purpose: str, known: Mapping[str, Option]) -> str:
@@ -122,11 +120,11 @@ def help_text(script: str, purpose: str, known: Mapping[str, Option]) -> str:
     return "\n".join(lines)
 
 
-def on_root(comm: MPI.Comm, action: Callable[[], Value]) -> Value:
+def on_root[Value](comm: MPI.Comm, action: Callable[[], Value]) -> Value:
     """Run `action` on rank 0 and return its value, or raise its error, on every rank. Collective."""
     value: Value | None = None
     refused: tuple[str, object, str, str] | None = None
-    broken: str | None = None
+    broken: tuple[type[Exception], str] | None = None
     if comm.rank == 0:
         try:
             value = action()
@@ -135,13 +133,14 @@ def on_root(comm: MPI.Comm, action: Callable[[], Value]) -> Value:
             allowed = str(problem).partition("; allowed: ")[2].removesuffix(".")
             refused = (problem.what, problem.got, allowed, "")
         except Exception as problem:
-            broken = f"{type(problem).__name__}: {problem}"
+            known = isinstance(problem, AnalogError)
+            broken = (AnalogError, str(problem)) if known else (RuntimeError, f"{type(problem).__name__}: {problem}")
     value, refused, broken = comm.bcast((value, refused, broken))
     if refused is not None:
         raise InvalidInput(*refused)
     if broken is not None:
-        raise RuntimeError(broken)
-    return cast(Value, value)
+        raise broken[0](broken[1])
+    return cast("Value", value)
 
 
 def prepare_folder(comm: MPI.Comm, folder: Path) -> Path:

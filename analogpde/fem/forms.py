@@ -36,11 +36,11 @@ def vector(form: fem.Form | ufl.Form, into: PETSc.Vec | None = None) -> PETSc.Ve
         into = zero_vector(compiled.function_spaces[0])
     with into.localForm() as local:
         numbers = compiled.function_spaces[0].dofmap.index_map
-        if local.size != numbers.size_local + numbers.num_ghosts:
+        if not local.handle or local.size != numbers.size_local + numbers.num_ghosts:
             # DOLFINx would write behind its end.
             raise ValueError("the vector has no place for ghosts: make it with zero_vector")
         local.set(0.0)
-    fem_petsc.assemble_vector(into, compiled)
+    fem_petsc.assemble_vector(into, compiled)  # type: ignore[arg-type]  # its stub knows one of two overloads
     into.ghostUpdate(addv=PETSc.InsertMode.ADD, mode=PETSc.ScatterMode.REVERSE)
     return into
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import dolfinx
 from dolfinx import fem, io
@@ -27,7 +26,7 @@ class FieldWriter:
         mesh = functions[0].function_space.mesh
         degrees = {function.function_space.element.basix_element.degree for function in functions}
         # XDMF holds straight cells only: DOLFINx writes curved ones, but ParaView shows them without their values.
-        plain = degrees == {1} and mesh.geometry.cmap.degree == 1
+        plain = degrees == {1} and mesh.geometry.cmaps[0].degree == 1
         self._xdmf: io.XDMFFile | None = None
         self._other: io.VTXWriter | io.VTKFile | None = None
         if plain:
@@ -66,7 +65,7 @@ class FieldWriter:
     def __enter__(self) -> FieldWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:

@@ -15,21 +15,24 @@ from dolfinx import fem
 from mpi4py import MPI
 from petsc4py import PETSc
 
-import analogpde.petsc  # noqa: F401 - registers the solver types
 from analogpde.cost.ledger import Ledger
 from analogpde.errors import AnalogError, InvalidInput
 from analogpde.fem import picture
-from analogpde.fem.arguments import help_text, parse, prepare_folder, table
+from analogpde.fem.arguments import help_text, on_root, parse, prepare_folder, table
 from analogpde.fem.output import FieldWriter, NoWriter
 from analogpde.fem.progress import Progress
-from analogpde.fem.system import LinearSystem, NotConverged
+from analogpde.fem.system import LinearSystem
 from analogpde.fem.verify import Verifier
 from analogpde.options import Option, check_names
 from analogpde.petsc.log import session
 from analogpde.refine.record import SolveLog
+from analogpde.report import build, targets, to_text, write
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 """Exit codes: done; a solve did not converge; the input cannot be used."""
+
+UNKNOWN_TYPE = 86
+"""PETSC_ERR_UNKNOWN_TYPE of petscerror.h."""
 
 
 @dataclass
@@ -53,8 +56,13 @@ class Run:
     log: SolveLog
     folder: Path | None
     problem: dict[str, Any] = field(default_factory=dict)
+    """In the form of the report's schema."""
     seconds_assemble: float = 0.0
     _systems: list[LinearSystem] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.problem |= {"name": self.name, "title": self.name, "parameters": {}, "results": [], "files": [],
+                         "pictures": []}
 
     def __getitem__(self, option: str) -> Any:
         return self.values[option]
@@ -182,7 +190,7 @@ class Script:
         """
         comm = MPI.COMM_WORLD
         try:
-            return self.execute(sys.argv[1:] if argv is None else argv, comm).code
+            code = self.execute(sys.argv[1:] if argv is None else argv, comm).code
         except Exception:
             if comm.size == 1:
                 raise
@@ -192,6 +200,10 @@ class Script:
             sys.stderr.flush()
             comm.Abort(FAILED)
             raise
+        if code == BAD_INPUT:
+            # Of course options are left unused then: PETSc need not say so.
+            PETSc.Options().setValue("options_left", "false")
+        return code
 
     def execute(self, argv: Sequence[str], comm: MPI.Comm = MPI.COMM_WORLD) -> Outcome:
         """Run and return everything; print what a user would see. Collective.
@@ -204,6 +216,8 @@ class Script:
         run: Run | None = None
         message, code = "", OK
         log = session()
+        reports: list[Path] = []
+        rest: dict[str, str | None] = {}
         try:
             values, rest, given = parse(argv, known)
             if values["help"]:
@@ -211,35 +225,67 @@ class Script:
                     print(help_text(self.name, self.purpose, known))
                 return Outcome(OK, "", {}, log)
             check_names(rest)
-            folder = values["out"] or f"results/{self.name}"
-            run = Run(self.name, comm, values, given, log, None if folder == "none" else Path(folder))
-            run.problem = {"name": self.name, "title": self.name, "parameters": {}, "results": [], "files": [],
-                           "pictures": []}
-            if run.folder is not None:
-                prepare_folder(comm, run.folder)
-            with _database(rest, known):
+            with _database(rest, known) as wanted:
+                reports = on_root(comm, lambda: targets(wanted)) if wanted else []
+                folder = values["out"] or f"results/{self.name}"
+                run = Run(self.name, comm, values, given, log, None if folder == "none" else Path(folder))
+                if run.folder is not None:
+                    prepare_folder(comm, run.folder)
+                    reports += [run.folder / "report.json", run.folder / "report.html"]
                 _restart(log, comm)
                 try:
                     self.solve(run)
                 finally:
                     run.close()
-        except NotConverged as problem:
-            message, code = str(problem), FAILED
         except AnalogError as problem:
             message, code = str(problem), BAD_INPUT if isinstance(problem, InvalidInput) else FAILED
-        if run is not None and log.solves:
-            _report(run)
+        except PETSc.Error as problem:
+            message, code = _explained(problem, rest)
+        if run is not None and log.solves and comm.rank == 0:
+            run.problem["files"] += [str(path) for path in reports]
+            report = build(log, run.problem, run.seconds_assemble)
+            print(to_text(report), flush=True)
+            try:
+                for path in reports:
+                    write(report, path)
+            except AnalogError as problem:
+                message, code = message or str(problem), code or FAILED
         if message and comm.rank == 0:
             sys.stdout.flush()
             print(f"{self.name}: {'' if code == BAD_INPUT else 'FAILED: '}{message}", file=sys.stderr, flush=True)
         return Outcome(code, message, run.problem if run is not None else {}, log)
 
 
+def _explained(problem: PETSc.Error, options: Mapping[str, str | None]) -> tuple[str, int]:
+    """Return message and exit code for an error out of PETSc whose cause is known, or raise it again.
+
+    Args:
+        problem: the error.
+        options: PETSc's options of the run.
+    """
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, AnalogError):
+            return str(cause), BAD_INPUT if isinstance(cause, InvalidInput) else FAILED
+        cause = cause.__cause__ or cause.__context__
+    if problem.ierr == UNKNOWN_TYPE:
+        types = " ".join(f"-{name} {text}" for name, text in options.items() if name.endswith("_type"))
+        allowed = "types that this PETSc has, such as -ksp_type analog, cg, gmres, -pc_type analog, gamg, lu, jacobi"
+        return str(InvalidInput("solver or preconditioner", types, allowed)), BAD_INPUT
+    raise problem
+
+
 @contextmanager
-def _database(rest: Mapping[str, str | None], known: Mapping[str, Option]) -> Iterator[None]:
-    """Put PETSc's options of one run into the database and take them out afterwards; ours leave it for good."""
+def _database(rest: Mapping[str, str | None], known: Mapping[str, Option]) -> Iterator[str]:
+    """Put PETSc's options of one run into the database and take them out afterwards.
+
+    Those of the script leave it for good, and so does -analog_report, whose files (the value of this context) the
+    script writes itself, because it knows more than the plugin does.
+    """
     options = PETSc.Options()
-    for name in known:
+    wanted = rest.get("analog_report") or options.getString("analog_report", "")
+    rest = {name: text for name, text in rest.items() if name != "analog_report"}
+    for name in (*known, "analog_report"):
         if options.hasName(name):
             options.delValue(name)
     before = options.getAll()
@@ -248,7 +294,7 @@ def _database(rest: Mapping[str, str | None], known: Mapping[str, Option]) -> It
         if before.get(name) != (text or ""):
             options.setValue(name, text or "")
     try:
-        yield
+        yield wanted
     finally:
         for name, text in options.getAll().items():
             if name not in before:
@@ -265,19 +311,3 @@ def _restart(log: SolveLog, comm: MPI.Comm) -> None:
     log.ranks = comm.size
     log.options.clear()
     log.options.update({name: text or "" for name, text in PETSc.Options().getAll().items()})
-
-
-def _report(run: Run) -> None:
-    """Print the report on rank 0 and write it."""
-    if run.comm.rank != 0:
-        return
-    from analogpde.report import build, to_text, write
-
-    if run.folder is not None:
-        paths = [run.folder / "report.json", run.folder / "report.html"]
-        run.problem["files"] += [str(path) for path in paths]
-    report = build(run.log, run.problem, run.seconds_assemble)
-    print(to_text(report), flush=True)
-    if run.folder is not None:
-        for path in paths:
-            write(report, path)

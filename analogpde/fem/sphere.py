@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import basix.ufl
 import numpy as np
 from dolfinx import mesh
@@ -13,8 +15,9 @@ MAX_LEVEL = 9
 
 # Faces of the icosahedron below, each with its corners anticlockwise seen from outside.
 _FACES = np.array(
-    [[0, 11, 5], [0, 5, 1], [0, 1, 7], [0, 7, 10], [0, 10, 11], [1, 5, 9], [5, 11, 4], [11, 10, 2], [10, 7, 6], [7, 1, 8],
-     [3, 9, 4], [3, 4, 2], [3, 2, 6], [3, 6, 8], [3, 8, 9], [4, 9, 5], [2, 4, 11], [6, 2, 10], [8, 6, 7], [9, 8, 1]]
+    [[0, 11, 5], [0, 5, 1], [0, 1, 7], [0, 7, 10], [0, 10, 11], [1, 5, 9], [5, 11, 4], [11, 10, 2], [10, 7, 6],
+     [7, 1, 8], [3, 9, 4], [3, 4, 2], [3, 2, 6], [3, 6, 8], [3, 8, 9], [4, 9, 5], [2, 4, 11], [6, 2, 10], [8, 6, 7],
+     [9, 8, 1]]
 )
 
 
@@ -73,5 +76,5 @@ def create_sphere(comm: MPI.Comm, level: int, radius: float = 1.0) -> mesh.Mesh:
         points = radius * points
     else:
         points, cells = np.empty((0, 3)), np.empty((0, 6), dtype=np.int64)
-    element = basix.ufl.element("Lagrange", "triangle", 2, shape=(3,), dtype=np.float64)
+    element: Any = basix.ufl.element("Lagrange", "triangle", 2, shape=(3,), dtype=np.float64)
     return mesh.create_mesh(comm, cells, element, points)

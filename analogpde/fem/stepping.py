@@ -143,7 +143,8 @@ class BackwardDifference:
 
     def _first(self, u: PETSc.Vec, time: float) -> None:
         """Take the Runge–Kutta step."""
-        start, slopes = u.copy(), []
+        start = u.copy()
+        slopes: list[PETSc.Vec] = []
         for when, coefficients in self.STAGES:
             base = start.copy()
             for coefficient, slope in zip(coefficients, slopes, strict=True):

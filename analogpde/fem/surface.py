@@ -41,11 +41,11 @@ def extract(function: fem.Function, keep: Callable[[NDArray], NDArray] | None = 
     kind = domain.topology.cell_type
     if kind not in (mesh.CellType.triangle, mesh.CellType.tetrahedron):
         raise ValueError(f"no picture of a mesh of {kind.name}s")
-    degree = domain.geometry.cmap.degree
+    degree = domain.geometry.cmaps[0].degree
     nodal = fem.Function(fem.functionspace(domain, ("Lagrange", degree)))
     nodal.interpolate(function)
     # One value per node of the geometry, so that both have the same local numbering in a cell.
-    geometry, unknowns = domain.geometry.dofmap, nodal.function_space.dofmap.list
+    geometry, unknowns = domain.geometry.dofmaps[0], nodal.function_space.dofmap.list
     cells = domain.topology.index_map(domain.topology.dim)
     everything = np.arange(cells.size_local + cells.num_ghosts, dtype=np.int32)
     shown = np.ones(len(everything), dtype=bool)

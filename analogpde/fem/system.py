@@ -91,17 +91,12 @@ class LinearSystem:
 
         Raises:
             NotConverged: the solve failed; it is in the log.
-            AnalogError: the plugin refuses the system.
+            PETSc.Error: the plugin refuses the system; its cause says why.
         """
         if self.null_space is not None:
             self.null_space.remove(b)
         started = time.perf_counter()
-        try:
-            self.ksp.solve(b, x)
-        except PETSc.Error as problem:
-            if isinstance(problem.__cause__, AnalogError):
-                raise problem.__cause__ from None
-            raise
+        self.ksp.solve(b, x)
         seconds = time.perf_counter() - started
         if self.null_space is not None:
             self.null_space.remove(x)
@@ -161,4 +156,4 @@ class LinearSystem:
         gains = np.zeros(len(values))
         usable = (values[1:] > 0) & (values[:-1] > 0)
         gains[1:][usable] = np.log2(values[:-1][usable] / values[1:][usable])
-        return [Step(i, float(value), math.nan, float(gain), 0) for i, (value, gain) in enumerate(zip(values, gains, strict=True))]
+        return [Step(i, float(values[i]), math.nan, float(gains[i]), 0) for i in range(len(values))]

@@ -207,15 +207,19 @@ def _number(label, count, pack):
 
 @compiled
 def _extend(indptr, indices, strength, largest, threshold, first, label, count, tile, layers, width):
-    """List each core and the strongly coupled neighbours that still fit `tile`, layer by layer."""
+    """List each core and the strongly coupled neighbours that still fit `tile`, layer by layer.
+
+    Unknowns with a negative label are in no core yet.
+    """
     n = indptr.size - 1
     index = np.full((count, width), -1, np.int64)
     core = np.zeros(count, np.int32)
     size = np.zeros(count, np.int32)
     for i in range(label.size):
         k = label[i]
-        index[k, core[k]] = first + i
-        core[k] += 1
+        if k >= 0:
+            index[k, core[k]] = first + i
+            core[k] += 1
     stamp = np.full(n, -1, np.int64)
     link = np.zeros(n, np.float32)
     fresh = np.empty(n, np.int64)
@@ -267,11 +271,10 @@ def _choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile:
         label, count = _partition(matrix, strength, largest, threshold, core, 40)
         if count == 0:
             return core
-        label = np.where(label < 0, count, label)
         _, members, size = _extend(matrix.indptr, matrix.indices, strength, largest, threshold, matrix.first, label,
-                                   count + 1, 4 * tile, 1, max(4 * tile, int(np.bincount(label).max())))
-        full = members[:count] >= core  # cores cut short by the border say nothing
-        sizes = size[:count][full] if full.any() else size[:count]
+                                   count, 4 * tile, 1, 4 * tile)
+        full = members >= core  # cores cut short by the border say nothing
+        sizes = size[full] if full.any() else size
         if sizes.mean() <= 0.97 * tile:
             return core
     return max(1, int(0.25 * tile))

@@ -62,6 +62,8 @@ def soft(apply: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(apply)
     def guarded(self: Any, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        if pc.getFailedReason() != PETSc.PC.FailedReason.NOERROR:
+            pc.setFailedReason(PETSc.PC.FailedReason.NOERROR)  # of an earlier application: PETSc never clears it
         try:
             apply(self, pc, x, y)
         except Exception as error:

@@ -147,8 +147,8 @@ class Smoother:
         with log.EVENTS["Apply"]:
             seen = self.seen.fetch(residual)
             gather(self.patches.index, self.patches.size, seen, self._work)
-            log.machine.add(self.bank.shoot(self._work, self.event))
-            self.event += 1
+            self.event += 1  # first: a failure must not leave this rank's count behind the others'
+            log.machine.add(self.bank.shoot(self._work, self.event - 1))
             scatter_cores(self.patches.index, self.patches.core, self.seen.matrix.first, self._work, out.array)
 
     @soft
@@ -181,10 +181,15 @@ class Smoother:
             s_indptr, s_indices, s_values = together(comm, solve)
             shape = (len(column), total)
             step = sp.csr_matrix((s_values, names[s_indices] if len(s_indices) else s_indices, s_indptr), shape=shape)
-            p = _truncate(p - SMOOTHING_WEIGHT * step, threshold)
+            p = _truncate(p - SMOOTHING_WEIGHT * step, threshold, first, len(coupled))
             current.destroy()
             product.destroy()
-        return _assemble(p, sizes, matrix.getComm())
+        # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
+        used = np.zeros(total, np.int64)
+        comm.Allreduce(np.bincount(p.indices, minlength=total).astype(np.int64), used)
+        kept = np.flatnonzero(used)
+        mine = int(np.count_nonzero(used[first : first + len(coupled)]))
+        return _assemble(p[:, kept], (sizes[0], (mine, len(kept))), matrix.getComm())
 
     def truncation(self) -> float:
         """Return the truncation of P: 5 % where patches are mostly core (2-D), 15 % where they are mostly border."""
@@ -211,8 +216,12 @@ def _assemble(p: sp.csr_matrix, sizes: Any, comm: Any) -> PETSc.Mat:
     return matrix
 
 
-def _truncate(p: sp.csr_matrix, threshold: float) -> sp.csr_matrix:
-    """Drop entries below `threshold` of their row's largest magnitude; keep each row's sum."""
+def _truncate(p: sp.csr_matrix, threshold: float, first: int, count: int) -> sp.csr_matrix:
+    """Drop entries below `threshold` of their row's largest magnitude; keep each row's sum.
+
+    This rank's own columns (`count` from `first` on) keep their largest entries in any case: in a core downstream of
+    strong convection all of them are small beside the upstream core's, and without them its coarse unknown is lost.
+    """
     p = p.tocsr()
     p.sum_duplicates()
     rows = p.shape[0]
@@ -222,6 +231,10 @@ def _truncate(p: sp.csr_matrix, threshold: float) -> sp.csr_matrix:
     largest = np.zeros(rows)
     np.maximum.at(largest, row, np.abs(p.data))
     keep = np.abs(p.data) >= threshold * largest[row]
+    own = np.flatnonzero((p.indices >= first) & (p.indices < first + count))
+    in_column = np.zeros(count)
+    np.maximum.at(in_column, p.indices[own] - first, np.abs(p.data[own]))
+    keep[own] |= np.abs(p.data[own]) >= 0.5 * in_column[p.indices[own] - first]
     keep &= p.data != 0
     kept = np.bincount(row[keep], p.data[keep], rows)
     safe = np.abs(kept) > 1e-3 * largest
@@ -277,14 +290,24 @@ class CoarsestTile:
         insert = PETSc.InsertMode.INSERT_VALUES
         with log.EVENTS["Coarse"]:
             self._scatter.scatter(residual, self._sequential, addv=insert, mode=forward)
-            n = self._used
-            if n:
-                work = self._sequential.array_r[:n][None, :].copy()
-                log.machine.add(self.bank.shoot(work, self.event))
-                values = self._sequential.array
-                values[:n], values[n:] = work[0], 0.0
             self.event += 1
+            failure = None
+            if self._used:
+                try:
+                    self._shoot()
+                except Exception as error:  # the other ranks wait for the scatter
+                    failure = error
+                    self._sequential.array[:] = np.nan
             self._scatter.scatter(self._sequential, out, addv=insert, mode=reverse)
+            if failure is not None:
+                raise failure
+
+    def _shoot(self) -> None:
+        n = self._used
+        work = self._sequential.array_r[:n][None, :].copy()
+        log.machine.add(self.bank.shoot(work, self.event - 1))
+        values = self._sequential.array
+        values[:n], values[n:] = work[0], 0.0
 
     @soft
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:

@@ -21,13 +21,15 @@ class Judge:
     """Reports each iterate to PETSc and decides, with PETSc's convergence test and with the FP32 target.
 
     While it is at work the relative tolerance of an FP32-equivalent solve is zero, so that PETSc's own test keeps
-    only its other duties: absolute tolerance, divergence, NaN, a program's own test.
+    only its other duties: absolute tolerance, divergence, NaN. A program's own test decides alone.
     """
 
     def __init__(self, ksp: PETSc.KSP, b_norm: float, matrix_norm: float, shots: int) -> None:
         self._ksp, self.b_norm, self._matrix_norm, self._shots = ksp, b_norm, matrix_norm, shots
         self._rtol = ksp.getTolerances()[0]
-        self._fp32 = self._rtol == FP32_RTOL
+        skipped = PETSc.Options().getString(f"{ksp.getOptionsPrefix() or ''}ksp_convergence_test", "") == "skip"
+        own_test = skipped or ksp.getConvergenceTest() is not None
+        self._fp32 = self._rtol == FP32_RTOL and not own_test
         if self._fp32:
             ksp.setTolerances(rtol=0.0)
         self.history: list[Step] = []
@@ -61,6 +63,8 @@ class Judge:
         self.petsc_reason = int(ksp.callConvergenceTest(progress.iteration, progress.residual_norm) or 0)
         if self.petsc_reason:
             return _STATUS.get(self.petsc_reason, Status.DIVERGED_USER)
+        if progress.residual_norm == 0.0:  # whatever a program's test wants: nothing is left to correct
+            return Status.CONVERGED_ATOL
         if self._fp32 and self.backward_error(progress.residual_norm) <= STOP_BACKWARD and \
                 progress.forward_estimate <= STOP_FORWARD:
             return Status.CONVERGED_FP32

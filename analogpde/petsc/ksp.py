@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from analogpde.cost import Ledger
+from analogpde.errors import InvalidInput
 from analogpde.options import KSP_OPTIONS
 from analogpde.petsc import log
 from analogpde.petsc.guard import say
 from analogpde.petsc.judge import Judge
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
-from analogpde.petsc.sliced import SlicedOperator
+from analogpde.petsc.sliced import SlicedOperator, version
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.system import System
-from analogpde.refine.loop import make_accelerator, refine
+from analogpde.refine.loop import Progress, make_accelerator, refine
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
 from analogpde.refine.target import FP32_RTOL
@@ -36,8 +37,8 @@ class AnalogKSP:
     def __init__(self) -> None:
         self.values: dict[str, Any] = {option.name: option.default for option in KSP_OPTIONS}
         self._sliced: SlicedOperator | None = None
-        self._norm: tuple[int, float, int] = (-1, 0.0, 0)
-        self._symmetric: tuple[int, bool] = (-1, False)
+        self._norm: tuple[Any, float, int] = (None, 0.0, 0)  # of which matrix, norm, entries on this rank
+        self._symmetric: tuple[Any, bool] = (None, False)
         self._messages = 0
         self._told_digital = False
 
@@ -77,12 +78,16 @@ class AnalogKSP:
         if kind != "analog":
             viewer.printfASCII(f"    corrections by PC '{kind}', not by PC analog\n")
 
+    def solveTranspose(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Refuse: without this hook petsc4py would iterate without correcting anything."""
+        raise InvalidInput("KSPSolveTranspose", "KSP analog", "another KSP type, or KSPSolve with the transposed matrix")
+
     def reset(self, ksp: PETSc.KSP) -> None:
         """Free the sliced copy of the operator."""
         if self._sliced is not None:
             self._sliced.destroy()
             self._sliced = None
-        self._norm = (-1, 0.0, 0)
+        self._norm = (None, 0.0, 0)
 
     def destroy(self, ksp: PETSc.KSP) -> None:
         """Free everything."""
@@ -108,6 +113,8 @@ class AnalogKSP:
             judge.restore()
         reason = judge.petsc_reason if status is Status.DIVERGED_USER else status.code
         ksp.setConvergedReason(reason)
+        # values changed without KSPSetOperators: PETSc has set the PC up inside its first application
+        late_seconds, _ = self._take_setup(ksp.getPC())
         operations = log.reduce(comm, log.machine - before)
         advice = status.advice
         if sliced is not None:
@@ -119,8 +126,8 @@ class AnalogKSP:
             converged_reason=_REASONS.get(reason, str(reason)), advice=advice,
             relative_residual=history[-1].relative_residual,
             backward_error=judge.backward_error(judge.residual_norm), preconditioner=ksp.getPC().getType() or "none",
-            history=history, operations=operations, seconds_setup=setup_seconds, seconds_solve=log.clock() - start,
-            description=self._describe_pc(ksp.getPC()))
+            history=history, operations=operations, seconds_setup=setup_seconds + late_seconds,
+            seconds_solve=log.clock() - start - late_seconds, description=self._describe_pc(ksp.getPC()))
         system.destroy()
         if comm.size == MPI.COMM_WORLD.size:  # a solver on part of the ranks is somebody's inner solver
             log.session().add(record)
@@ -135,7 +142,12 @@ class AnalogKSP:
             return Status.DIVERGED_NANORINF
         values = np.array(x.array_r)
         accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
-        status = refine(system, values, accelerator, test=judge.test, max_iterations=ksp.getTolerances()[3],
+
+        def test(progress: Progress) -> Status | None:
+            x.array[:] = values  # a monitor or a program's test may ask the KSP for its solution
+            return judge.test(progress)
+
+        status = refine(system, values, accelerator, test=test, max_iterations=ksp.getTolerances()[3],
                         stagnation=self.values["ksp_analog_stagnation"])
         x.array[:] = values
         x.stateIncrease()
@@ -148,16 +160,20 @@ class AnalogKSP:
         system = System(ksp, b, None, Ledger())
         values = np.array(x.array_r)
         accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
-        for _ in range(ksp.getTolerances()[3]):
+        reason = Status.CONVERGED_ITS.code
+        for iteration in range(ksp.getTolerances()[3]):
             residual = system.residual(values)
             step = accelerator.update(system, residual, system.correct(accelerator.target(system, residual)))
             if isinstance(step, Status):
+                if step is Status.DIVERGED_PC_FAILED:
+                    reason = step.code
                 break
             values += step
+            ksp.setIterationNumber(iteration + 1)
         x.array[:] = values
         x.stateIncrease()
         system.destroy()
-        ksp.setConvergedReason(PETSc.KSP.ConvergedReason.CONVERGED_ITS)
+        ksp.setConvergedReason(reason)
 
     def _accelerator(self, ksp: PETSc.KSP, system: System) -> str:
         """Return the accelerator to use; `auto` asks whether A is symmetric. Collective.
@@ -169,16 +185,14 @@ class AnalogKSP:
         if name != "auto":
             return name
         matrix, _ = ksp.getOperators()
-        state = matrix.stateGet()
-        if self._symmetric[0] != state:
+        if self._symmetric[0] != version(matrix):
             known, symmetric = matrix.isSymmetricKnown()
-            self._symmetric = (state, symmetric if known else system.symmetric())
+            self._symmetric = (version(matrix), symmetric if known else system.symmetric())
         return "auto" if self._symmetric[1] else "fgmres"
 
     def _matrix_norm(self, matrix: PETSc.Mat) -> tuple[float, Ledger]:
         """Return the largest row 2-norm, a lower bound of ‖A‖₂, and what one product costs the host. Collective."""
-        state = matrix.stateGet()
-        if self._norm[0] == state:
+        if self._norm[0] == version(matrix):
             return self._norm[1], Ledger(host_flops=2 * self._norm[2], host_bytes=12 * self._norm[2])
         comm = matrix.getComm().tompi4py()
         largest, entries = 0.0, 0
@@ -196,15 +210,14 @@ class AnalogKSP:
             probe.destroy()
             image.destroy()
         norm = float(comm.allreduce(largest, op=MPI.MAX))
-        self._norm = (state, norm, entries)
+        self._norm = (version(matrix), norm, entries)
         return norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries)
 
     def _sliced_operator(self, matrix: PETSc.Mat) -> SlicedOperator | None:
         if self.values["ksp_analog_residual"] != "sliced":
             return None
         bits = self.values["ksp_analog_residual_bits"]
-        state = matrix.stateGet()
-        if self._sliced is None or self._sliced.state != (state, bits):
+        if self._sliced is None or self._sliced.made_from != (version(matrix), bits):
             if self._sliced is not None:
                 self._sliced.destroy()
             self._sliced = SlicedOperator(matrix, bits)

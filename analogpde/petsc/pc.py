@@ -9,7 +9,7 @@ import numpy as np
 
 from analogpde.chip import load
 from analogpde.cost import Ledger
-from analogpde.errors import InvalidInput
+from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.petsc import log
 from analogpde.petsc.guard import say, soft, together
@@ -19,7 +19,14 @@ from analogpde.petsc.stack import PETSc
 
 # A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
 STALLED = 0.7
+_NO_FAILURE = PETSc.PC.FailedReason.NOERROR
 _SHELLS = ("shell", "python", "mffd", "scatter", "composite", "transpose", "normal")
+
+
+def _singular(matrix: PETSc.Mat) -> bool:
+    """Tell whether a null space is attached."""
+    space = matrix.getNullSpace()
+    return bool(space.handle) and (space.hasConstant() or len(space.getVecs()) > 0)
 
 
 class AnalogPC:
@@ -52,7 +59,9 @@ class AnalogPC:
         settings = Settings(chip=chip, seed=seed, prefix=prefix, **wanted)
         if settings != self.settings:
             self.settings = settings
-            self._fingerprint = b""
+            if self._levels:
+                self._free()
+                pc.getOperators()[1].stateIncrease()  # or PETSc would not set the PC up again
         if wants_help() and pc.getComm().rank == 0:
             now = {**values, "analog_chip": chip.name, "analog_seed": seed}
             print(help_text("PC analog", PC_OPTIONS, prefix, now), help_text("Analog chip", CHIP_OPTIONS, "", now),
@@ -65,7 +74,7 @@ class AnalogPC:
             return
         _, matrix = pc.getOperators()
         matrix, converted = self._assembled(matrix)
-        fingerprint = self._fingerprint_of(matrix)
+        fingerprint = self._fingerprint_of(matrix) + bytes([_singular(matrix)])
         if self._levels and self.reprogram == "on_change" and fingerprint == self._fingerprint:
             if converted:
                 matrix.destroy()
@@ -89,8 +98,13 @@ class AnalogPC:
         """y ≈ A⁻¹ x: one cycle."""
         if self._multigrid is not None:
             self._multigrid.apply(x, y)
-        else:
+            if self._multigrid.getFailedReason() != _NO_FAILURE:
+                self._multigrid.setFailedReason(_NO_FAILURE)
+                pc.setFailedReason(PETSc.PC.FailedReason.SUBPC_ERROR)
+        elif self._levels:
             self._levels[0].correct(x, y)
+        else:
+            raise ProgrammingFailed("no matrix is on the tiles: the last set-up failed.")
         log.machine.add(self._host)
 
     def view(self, pc: PETSc.PC, viewer: PETSc.Viewer) -> None:
@@ -166,8 +180,7 @@ class AnalogPC:
 
     def _build(self, pc: PETSc.PC, matrix: PETSc.Mat) -> None:
         settings = self.settings
-        space = matrix.getNullSpace()
-        singular = bool(space.handle) and (space.hasConstant() or len(space.getVecs()) > 0)
+        singular = _singular(matrix)
         matrices, prolongations = [matrix], []
         levels: list[Any] = []
         self._levels = levels
@@ -230,7 +243,12 @@ class AnalogPC:
                 inner.setType("python")
                 inner.setPythonContext(context)
         cycle.setFromOptions()
-        cycle.setUp()
+        try:
+            cycle.setUp()
+            cycle.setUpOnBlocks()  # factorise the coarse matrix here, where a failure is an error on all ranks
+        except PETSc.Error as error:
+            raise ProgrammingFailed(f"the coarsest level, {matrices[-1].getSize()[0]} unknowns, cannot be solved "
+                                    f"digitally: {str(error).splitlines()[-1]}") from error
         return cycle
 
     def _count_host(self, matrices: list[PETSc.Mat], prolongations: list[PETSc.Mat]) -> None:

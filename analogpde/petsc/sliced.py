@@ -13,6 +13,11 @@ from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.mvm import slices, to_fixed_point
 
 
+def version(matrix: PETSc.Mat) -> tuple[int, int]:
+    """Return what changes with the matrix and with its values: two matrices may have the same object state."""
+    return matrix.getId(), matrix.stateGet()
+
+
 class SlicedOperator:
     """A x by the HP-MVM: matrix and vector in fixed point, scaled by the diagonal first. Collective.
 
@@ -28,7 +33,7 @@ class SlicedOperator:
     """
 
     def __init__(self, matrix: PETSc.Mat, bits: int) -> None:
-        self.bits, self.state = bits, (matrix.stateGet(), bits)
+        self.bits, self.made_from = bits, (version(matrix), bits)
         self._comm = matrix.getComm().tompi4py()
         diagonal = matrix.createVecRight()
         try:

@@ -117,6 +117,8 @@ class FlexibleGmres:
 
     def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
         """Return the difference between the new and the last minimiser of this cycle."""
+        if self._beta == 0.0:  # nothing left to correct
+            return np.zeros(correction.size)
         j = self._used
         self._reserve(j + 2, correction.size)
         z = correction / self._beta
@@ -173,9 +175,11 @@ class FlexibleConjugateGradients:
         if len(norms):
             p -= (system.sum(images @ correction) / norms) @ directions
         image = system.multiply(p)
-        curvature, product = (float(v) for v in system.sum(np.array([p @ image, p @ residual])))
+        curvature, product, square = (float(v) for v in system.sum(np.array([p @ image, p @ residual, p @ p])))
         if not math.isfinite(curvature):
             return Status.DIVERGED_PC_FAILED
+        if square == 0.0:  # nothing left to correct, or the tiles say so
+            return p
         self._sign = self._sign or math.copysign(1.0, curvature)
         if curvature * self._sign <= 0.0:  # a negative definite matrix is as good as a positive one
             return Status.DIVERGED_INDEFINITE

@@ -7,6 +7,7 @@ ADCs round the output, the host scales back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from analogpde.compiled import compiled
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.health import invert, smallest_singular_value, stable
+from analogpde.tile.health import POWER_ITERATION_MARGIN, invert, smallest_singular_value, stable
 from analogpde.tile.noise import Purpose, fill_normal, stream
 from analogpde.tile.programming import program, scale_blocks
 
@@ -45,7 +46,8 @@ def _round_to_codes(vector, codes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, scale, dac, adc, seed, word, tiles, event, x):  # type: ignore[no-untyped-def]
+def _shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, scale, sign, dac, adc, seed, word, tiles, event,  # type: ignore[no-untyped-def]
+           x):
     """One shot of every tile, in place on x (K, n); return the number of shots solved densely."""
     n_max = inverse.shape[1]
     noise = np.empty(n_max)
@@ -55,8 +57,15 @@ def _shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, scale, dac
         n = sizes[k]
         begin, end = offsets[k], offsets[k + 1]
         b = np.empty(n, np.float32)
+        # the block exponent: tiles work in FP32, the vector's size must not
+        largest = 0.0
         for i in range(n):
-            b[i] = x[k, i] * scale[k, i]
+            largest = max(largest, abs(x[k, i] * scale[k, i]))
+        power = 1.0
+        if 0.0 < largest < np.inf:
+            power = math.ldexp(1.0, math.frexp(largest)[1] - 1)
+        for i in range(n):
+            b[i] = x[k, i] * scale[k, i] / power
         _round_to_codes(b, dac)
         tile = inverse[k, :n]
         if n < n_max:
@@ -96,7 +105,7 @@ def _shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, scale, dac
                 if change > 0.9 * previous:
                     break
                 previous = change
-            if not settled:
+            if not settled and np.isfinite(first).all():  # else what came in was not finite and goes out so
                 dense_solves += 1
                 matrix = np.eye(n, dtype=np.float32)
                 for e in range(begin, end):
@@ -106,7 +115,7 @@ def _shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, scale, dac
         read = y[:kept[k]]
         _round_to_codes(read, adc)
         for i in range(kept[k]):
-            x[k, i] = read[i] * scale[k, i]
+            x[k, i] = sign[k] * read[i] * scale[k, i] * power
     return dense_solves
 
 
@@ -173,11 +182,10 @@ class InvBank:
             The operations of this application.
         """
         if self.count:
-            x *= self.sign[:, None]
             self.dense_solves += _shoot(
                 self.inverse, self.sizes, self.kept, self.offsets, self.row, self.col, self.deviation, self.drawn,
-                self.scale, self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word),
-                self.tiles, np.uint64(event & 0xFFFFFFFF), x)
+                self.scale, self.sign, self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed),
+                np.uint64(self.word), self.tiles, np.uint64(event & 0xFFFFFFFF), x)
         return Ledger(inv_shots=self.count, dac_conversions=self.lines, adc_conversions=int(self.kept.sum()))
 
 
@@ -230,12 +238,10 @@ def program_bank(
             per_row = np.diff(part.offsets) / np.maximum(1, part.sizes)
             worst = np.zeros(len(pending))
             np.maximum.at(worst, part.owner, held.read_deviation)
-            # 1.1: four steps of power iteration estimate s_min from above, by less than that in all test blocks
-            smallest = smallest_singular_value(trial) / 1.1
+            smallest = smallest_singular_value(trial) / POWER_ITERATION_MARGIN
             delta = 2.0 * worst * np.sqrt(per_row) / smallest
             good = ~singular & np.isfinite(trial).all(axis=(1, 2)) & (delta <= LARGEST_DELTA)
-            if chip.cell.bits is not None or chip.cell.programming_error:
-                good &= stable(held.blocks, dense, trial)
+            good &= stable(held.blocks, dense, trial)  # ideal cells too: they make no circuit stable that is not
             done = pending[good]
             inverse[done] = trial[good]
             drawn[done] = delta[good] > FIRST_ORDER

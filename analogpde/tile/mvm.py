@@ -32,5 +32,5 @@ def to_fixed_point(values: NDArray[np.float64], bits: int, largest: float) -> ND
     if largest == 0.0 or bits >= 53:
         return values.copy()
     # a power of two as the exponent: scaling is then exact and a shift in the hardware
-    step = 2.0 ** (np.ceil(np.log2(largest)) - bits)
+    step = 2.0 ** max(np.ceil(np.log2(largest)) - bits, -1074.0)  # FP64 itself ends at 2^-1074
     return np.asarray(np.rint(values / step) * step)

@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 
 from analogpde.chip import Chip
 from analogpde.compiled import compiled
-from analogpde.errors import ProgrammingFailed
+from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.noise import Purpose, normal, stream
+
+# A shift proportional to the largest conductance needs a larger conductance to hold it; at 1 there is none.
+LARGEST_SHIFT = 0.9
+# Levels and the trim digit below them are integers that FP64 must hold exactly.
+MOST_BITS = 53
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,9 @@ def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[n
             f"tile {int(blocks.tiles[np.argmax(mixed)])}: the diagonal of the block has both signs, so the circuit "
             "would be unstable. The matrix is indefinite: INV tiles need eigenvalues in one half plane.")
     scale = np.where(inside, 1.0 / np.sqrt(np.where(inside, np.abs(diagonal), 1.0)), 0.0)
-    value = blocks.value * scale[owner, blocks.row] * scale[owner, blocks.col] * sign[owner]
+    # the product of the scales first: it commutes exactly, so a symmetric block stays symmetric to the last bit and
+    # an entry halfway between two levels is rounded the same way on both sides of the diagonal
+    value = blocks.value * (scale[owner, blocks.row] * scale[owner, blocks.col]) * sign[owner]
     scaled = Blocks(blocks.sizes, blocks.offsets, blocks.row, blocks.col, value, blocks.tiles, blocks.size)
     return scaled, scale, sign
 
@@ -97,10 +104,10 @@ def _rounding_cost(value, diagonal, row, size, unit, error):  # type: ignore[no-
 
 
 @compiled
-def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, candidates):  # type: ignore[no-untyped-def]
+def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, extra, candidates):  # type: ignore[no-untyped-def]
     """Choose each block's unit: the one that needs the smallest addition to the diagonal.
 
-    A unit must let the largest diagonal, 1 + |errors| + shift, fit below `head` units. Candidates are a
+    A unit must let the largest diagonal, 1 + |errors| + shift + extra, fit below `head` units. Candidates are a
     geometric ladder and the units that hit the block's largest and smallest off-diagonal magnitude exactly
     (one level = one stencil entry makes a uniform stencil exact at 3 bits).
     """
@@ -117,7 +124,7 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, c
             if row[e] != col[e] and magnitude > 1e-12:
                 largest, smallest = max(largest, magnitude), min(smallest, magnitude)
         root = np.sqrt((end - begin) / max(1, sizes[k]))
-        lowest = max(1.0 / head, largest / levels)
+        lowest = max((1.0 + extra[k]) / head, largest / levels)
         n = 0
         for c in range(candidates):
             trial[n] = lowest * 2.5 ** (c / max(1, candidates - 1))
@@ -133,12 +140,12 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, c
             unit = trial[c]
             shift = shift_factor * unit * levels * root
             mean, peak = _rounding_cost(value[begin:end], diagonal, row[begin:end], sizes[k], unit, error)
-            if 1.0 + peak + shift <= head * unit and mean + shift < best:
+            if 1.0 + peak + shift + extra[k] <= head * unit and mean + shift < best:
                 best, best_unit = mean + shift, unit
         while best_unit == 0.0:  # dense rows of many small entries: widen the window until the diagonal fits
             unit = unit * 1.25
             mean, peak = _rounding_cost(value[begin:end], diagonal, row[begin:end], sizes[k], unit, error)
-            if 1.0 + peak + shift_factor * unit * levels * root <= head * unit:
+            if 1.0 + peak + shift_factor * unit * levels * root + extra[k] <= head * unit:
                 best_unit = unit
         units[k] = best_unit
     return units
@@ -180,6 +187,10 @@ def program(
     Returns:
         The conductances. The diagonal is held by its cell and a trim cell of one digit less weight, so
         that a shift below one level can be set (design assumption of this project).
+
+    Raises:
+        ProgrammingFailed: the shift leaves no room for the matrix.
+        InvalidInput: more slices than FP64 has bits for.
     """
     owner = scaled.owner
     on_diagonal = scaled.row == scaled.col
@@ -189,26 +200,36 @@ def program(
     per_row = np.diff(scaled.offsets) / np.maximum(1, scaled.sizes)
     value = scaled.value
     row_id = owner * np.int64(max(1, scaled.size)) + scaled.row
+    part = shift * deviation * np.sqrt(per_row)  # of the largest conductance, that the shift takes
+    if (part > LARGEST_SHIFT).any():
+        k = int(np.argmax(part))
+        raise ProgrammingFailed(
+            f"tile {int(scaled.tiles[k])}: the stability shift, {shift:g} × programming error {deviation:g} × "
+            f"sqrt({per_row[k]:.3g} cells per row), would take {part[k]:.0%} of the largest conductance and leave no "
+            "room for the matrix. Use a smaller -pc_analog_shift, less programming error or a smaller tile.")
     if chip.cell.bits is None:
         unit = np.zeros(scaled.count)
-        largest = np.ones(scaled.count)
-        np.maximum.at(largest, owner, np.abs(value))
-        alpha = shift * deviation * largest * np.sqrt(per_row) + extra
+        largest = (1.0 + extra) / (1.0 - part)  # the shifted diagonal
+        np.maximum.at(largest, owner, np.abs(np.where(on_diagonal, 0.0, value)))
+        alpha = part * largest + extra
         intended = value + np.where(on_diagonal, alpha[owner], 0.0)
         variance = (intended != 0).astype(float)
         cells = int(np.count_nonzero(intended))
     else:
+        if chip.cell.bits * (slices + 1) > MOST_BITS:
+            raise InvalidInput("slices", slices, f"{MOST_BITS // chip.cell.bits - 1} or fewer of {chip.cell.bits} bits",
+                               "FP64 cannot tell finer levels apart.")
         base = 2**chip.cell.bits
         levels = base**slices - 1
         head = levels + (base - 1) / base  # the trim cell adds up to this fraction of a level
-        # beyond 2^12 levels rounding is far below every other error and the search is pointless
-        candidates = 24 if levels < 4096 else 1
+        # beyond 2^12 levels rounding is far below every other error: a short ladder is enough (never a single rung,
+        # which leaves no room for the diagonal, so that only the coarse units of exact hits would remain)
+        candidates = 24 if levels < 4096 else 4
         unit = _choose_units(scaled.offsets, scaled.sizes, scaled.row, scaled.col, value, float(levels), head,
-                             shift * deviation, candidates)
-        unit *= 1.0 + np.minimum(extra, 1.0)  # room for the extra shift below the top level
+                             shift * deviation, extra, candidates)
         top = base ** (slices - 1)
         largest = unit * top * (base - 1)
-        alpha = shift * deviation * largest * np.sqrt(per_row) + extra
+        alpha = part * largest + extra
         step = unit[owner]
         level = np.rint(np.abs(value) / step).astype(np.int64)
         error = np.bincount(row_id, np.where(on_diagonal, 0.0, np.abs(np.abs(value) - step * level)),

@@ -1,0 +1,128 @@
+"""Named chips: complete, sourced, and the same after a trip through JSON."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from analogpde.chip import PRESETS, Cell, Chip, Converter, load
+from analogpde.errors import InvalidInput
+
+ALL = pytest.mark.parametrize("chip", PRESETS.values(), ids=PRESETS)
+# What the presets must hold, from the texts that define them: tile, cell bits, programming error, read noise, DAC, ADC.
+EXPECTED = {
+    "ideal": (128, None, None, None, None, None),
+    "pku2025": (128, 3, 0.02, 0.01, 4, 4),
+    "rram128": (128, 4, 0.01, 0.005, 6, 8),
+    "sram64": (64, 4, 0.005, 0.002, 8, 8),
+}
+# What one override of each kind must reach.
+OVERRIDES = [
+    ("tile_size", 32, lambda chip: chip.tile_size, "tile_size"),
+    ("cell_bits", 5, lambda chip: chip.cell.bits, "cell.bits"),
+    ("programming_error", 0.25, lambda chip: chip.cell.programming_error, "cell.programming_error"),
+    ("read_noise", 0.125, lambda chip: chip.cell.read_noise, "cell.read_noise"),
+    ("dac_bits", 10, lambda chip: chip.dac.bits, "dac.bits"),
+    ("adc_bits", 12, lambda chip: chip.adc.bits, "adc.bits"),
+]
+
+
+def values(chip):
+    """Every number that the chip holds, by dotted name; None is left out."""
+    found = {"tile_size": chip.tile_size}
+    for part in ("cell", "dac", "adc"):
+        found |= {f"{part}.{name}": value for name, value in dataclasses.asdict(getattr(chip, part)).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def test_names():
+    assert list(PRESETS) == list(EXPECTED)
+    assert all(chip.name == name for name, chip in PRESETS.items())
+
+
+@ALL
+def test_values(chip):
+    held = (chip.tile_size, chip.cell.bits, chip.cell.programming_error, chip.cell.read_noise, chip.dac.bits,
+            chip.adc.bits)
+    assert held == EXPECTED[chip.name]
+
+
+@ALL
+def test_every_value_has_a_source_and_no_source_is_without_a_value(chip):
+    assert set(chip.sources) == set(values(chip))
+    for name, source in chip.sources.items():
+        assert len(source.text) > 20, name
+        assert source.confidence in ("published", "second-hand", "assumed")
+
+
+@ALL
+def test_json_round_trip(chip, tmp_path):
+    assert Chip.from_dict(json.loads(chip.to_json())) == chip
+    path = tmp_path / "mine.json"
+    path.write_text(chip.to_json(), encoding="utf-8")
+    assert load(str(path)) == chip
+    assert load(chip.name) is chip
+
+
+@ALL
+@pytest.mark.parametrize(("name", "value", "get", "key"), OVERRIDES, ids=[o[0] for o in OVERRIDES])
+def test_override_changes_one_value_and_its_source(chip, name, value, get, key):
+    changed = chip.replace(**{name: value})
+    assert get(changed) == value
+    assert f"-analog_{name}" in changed.sources[key].text
+    before, after = values(chip), values(changed)
+    assert {k for k in before | after if before.get(k) != after.get(k)} == {key}
+    assert {k: s for k, s in changed.sources.items() if k != key} == {k: s for k, s in chip.sources.items() if k != key}
+    assert get(PRESETS[chip.name]) == get(chip) != value  # the preset itself is untouched
+
+
+def test_every_error_can_be_made_ideal():
+    chip = PRESETS["pku2025"].replace(cell_bits=None, programming_error=None, read_noise=None, dac_bits=None,
+                                      adc_bits=None)
+    assert chip.cell == Cell(conductance_max=35e-6)
+    assert chip.dac == chip.adc == Converter()
+    assert chip.deterministic
+    assert Chip.from_dict(json.loads(chip.to_json())) == chip
+
+
+@pytest.mark.parametrize(("name", "value"), [("read_noise", 0.01), ("dac_bits", 4), ("adc_bits", 4)])
+def test_one_error_per_shot_is_not_deterministic(name, value):
+    assert PRESETS["ideal"].deterministic
+    assert not PRESETS["ideal"].replace(**{name: value}).deterministic
+
+
+def test_static_errors_leave_a_chip_deterministic():
+    assert PRESETS["ideal"].replace(cell_bits=3, programming_error=0.02).deterministic
+
+
+def test_unknown_override():
+    with pytest.raises(InvalidInput, match=re.escape("Did you mean tile_size?")):
+        PRESETS["ideal"].replace(tile=3)
+
+
+def test_bad_override_names_its_option():
+    with pytest.raises(InvalidInput, match=re.escape("-analog_dac_bits: got 1; allowed: an integer from 2 to 24")):
+        PRESETS["ideal"].replace(dac_bits=1)
+
+
+@pytest.mark.parametrize(("bits", "levels", "codes"), [(2, 3, 1), (3, 7, 3), (4, 15, 7), (8, 255, 127)])
+def test_levels_of_cells_and_codes_of_converters(bits, levels, codes):
+    assert Cell(bits=bits).levels == levels
+    assert Converter(bits=bits).codes == codes
+
+
+def test_ideal_has_no_levels_and_no_codes():
+    assert Cell().levels is None
+    assert Converter().codes == 0
+
+
+@ALL
+def test_texts_for_people(chip):
+    line = chip.summary()
+    assert "\n" not in line
+    assert chip.name in line
+    described = chip.describe()
+    assert line in described
+    assert all(f"{name}: " in described for name in chip.sources)
+    assert described.count("[") >= len(chip.sources)
