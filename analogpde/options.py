@@ -166,5 +166,7 @@ def check_names(names: Iterable[str]) -> None:
         if match is None or match["name"] in TABLE or match["name"].startswith("pc_analog_mg_"):
             continue
         near = did_you_mean(match["name"], TABLE)
+        if match["prefix"] and match["name"].startswith("analog_") and not near:
+            continue  # -my_analog_device is some other program's option
         raise InvalidInput("unknown option", f"-{name}", "what `python -m analogpde options` lists",
                            near.replace("mean ", f"mean -{match['prefix']}"))

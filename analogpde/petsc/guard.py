@@ -53,6 +53,11 @@ def say(comm: MPI.Comm, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def report(error: Exception) -> None:
+    """Print what went wrong on this rank, where no exception may tell it."""
+    sys.stderr.write(f"analogpde: rank {MPI.COMM_WORLD.rank}: {type(error).__name__}: {error}\n")
+
+
 def soft(apply: Callable[..., None]) -> Callable[..., None]:
     """Wrap a PC's `apply`, which may fail on one rank while the others go on: no exception leaves it.
 
@@ -67,7 +72,7 @@ def soft(apply: Callable[..., None]) -> Callable[..., None]:
         try:
             apply(self, pc, x, y)
         except Exception as error:
-            sys.stderr.write(f"analogpde: rank {MPI.COMM_WORLD.rank}: {type(error).__name__}: {error}\n")
+            report(error)
             pc.setFailedReason(PETSc.PC.FailedReason.SUBPC_ERROR)
             y.array[:] = np.nan  # a local write; y.set() would cache a norm on this rank alone
         y.stateIncrease()  # the same state on every rank

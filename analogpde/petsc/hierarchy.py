@@ -19,6 +19,7 @@ from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.inv import InvBank, program_bank
 
+SHOTS_OF_A_PROGRAMMING = 1 << 20  # room in the numbering of shots, so that no two programmings share read noise
 SMOOTHING_SWEEPS = 2
 SMOOTHING_WEIGHT = 0.9  # measured on the prototype: 0.8…1 give the same counts
 
@@ -119,9 +120,12 @@ class Smoother:
         settings: options.
         level: 0 is the finest.
         first_tile: first global tile id of this level.
+        programming: how often this preconditioner was programmed before; each time has errors of its own.
     """
 
-    def __init__(self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int) -> None:
+    def __init__(
+        self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, programming: int = 0,
+    ) -> None:
         comm = matrix.getComm().tompi4py()
         self.settings, self.level = settings, level
         with log.EVENTS["Partition"]:
@@ -137,9 +141,10 @@ class Smoother:
         with log.EVENTS["Program"]:
             self.bank: InvBank = together(comm, lambda: program_bank(
                 cut_blocks(local, self.patches, first_tile + before), settings.chip, slices=slices,
-                shift=settings.shift, seed=settings.seed, name=settings.prefix, kept=self.patches.core))
+                shift=settings.shift, seed=settings.seed, name=settings.prefix, event=programming,
+                kept=self.patches.core))
         log.machine.add(self.bank.programmed)
-        self.event = 0
+        self.event = programming * SHOTS_OF_A_PROGRAMMING
         self._work = np.zeros((self.patches.count, self.patches.index.shape[1]))
 
     def correct(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
@@ -181,7 +186,7 @@ class Smoother:
             s_indptr, s_indices, s_values = together(comm, solve)
             shape = (len(column), total)
             step = sp.csr_matrix((s_values, names[s_indices] if len(s_indices) else s_indices, s_indptr), shape=shape)
-            p = _truncate(p - SMOOTHING_WEIGHT * step, threshold, first, len(coupled))
+            p = _truncate(p - SMOOTHING_WEIGHT * step, threshold)
             current.destroy()
             product.destroy()
         # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
@@ -216,12 +221,8 @@ def _assemble(p: sp.csr_matrix, sizes: Any, comm: Any) -> PETSc.Mat:
     return matrix
 
 
-def _truncate(p: sp.csr_matrix, threshold: float, first: int, count: int) -> sp.csr_matrix:
-    """Drop entries below `threshold` of their row's largest magnitude; keep each row's sum.
-
-    This rank's own columns (`count` from `first` on) keep their largest entries in any case: in a core downstream of
-    strong convection all of them are small beside the upstream core's, and without them its coarse unknown is lost.
-    """
+def _truncate(p: sp.csr_matrix, threshold: float) -> sp.csr_matrix:
+    """Drop entries below `threshold` of their row's largest magnitude; keep each row's sum."""
     p = p.tocsr()
     p.sum_duplicates()
     rows = p.shape[0]
@@ -231,10 +232,6 @@ def _truncate(p: sp.csr_matrix, threshold: float, first: int, count: int) -> sp.
     largest = np.zeros(rows)
     np.maximum.at(largest, row, np.abs(p.data))
     keep = np.abs(p.data) >= threshold * largest[row]
-    own = np.flatnonzero((p.indices >= first) & (p.indices < first + count))
-    in_column = np.zeros(count)
-    np.maximum.at(in_column, p.indices[own] - first, np.abs(p.data[own]))
-    keep[own] |= np.abs(p.data[own]) >= 0.5 * in_column[p.indices[own] - first]
     keep &= p.data != 0
     kept = np.bincount(row[keep], p.data[keep], rows)
     safe = np.abs(kept) > 1e-3 * largest
@@ -253,7 +250,9 @@ class CoarsestTile:
     projected out afterwards, as one grounds a node of a floating circuit.
     """
 
-    def __init__(self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, singular: bool) -> None:
+    def __init__(
+        self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, programming: int, singular: bool,
+    ) -> None:
         comm = matrix.getComm().tompi4py()
         self.size = matrix.getSize()[0]
         self.tiles = 1
@@ -275,14 +274,14 @@ class CoarsestTile:
                 dense = np.zeros((0, 0, 0))
             slices = settings.coarse_slices if level else settings.slices
             return program_bank(Blocks.from_dense(dense, first_tile), settings.chip, slices=slices,
-                                shift=settings.shift, seed=settings.seed, name=settings.prefix)
+                                shift=settings.shift, seed=settings.seed, name=settings.prefix, event=programming)
 
         with log.EVENTS["Program"]:
             self.bank: InvBank = together(comm, programmed)
         part.destroy()
         rows.destroy()
         log.machine.add(self.bank.programmed)
-        self.event = 0
+        self.event = programming * SHOTS_OF_A_PROGRAMMING
 
     def correct(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
         """One shot of the coarsest tile. Collective."""

@@ -13,8 +13,9 @@ from analogpde.options import KSP_OPTIONS
 from analogpde.petsc import log
 from analogpde.petsc.guard import say
 from analogpde.petsc.judge import Judge
+from analogpde.petsc.matrix import version
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
-from analogpde.petsc.sliced import SlicedOperator, version
+from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.system import System
 from analogpde.refine.loop import Progress, make_accelerator, refine
@@ -80,7 +81,7 @@ class AnalogKSP:
 
     def solveTranspose(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refuse: without this hook petsc4py would iterate without correcting anything."""
-        raise InvalidInput("KSPSolveTranspose", "KSP analog", "another KSP type, or KSPSolve with the transposed matrix")
+        raise InvalidInput("KSPSolveTranspose", "KSP analog", "another KSP type, or KSPSolve with Aᵀ as the matrix")
 
     def reset(self, ksp: PETSc.KSP) -> None:
         """Free the sliced copy of the operator."""
@@ -104,7 +105,7 @@ class AnalogKSP:
         start = log.clock()
         matrix, _ = ksp.getOperators()
         norm, host = self._matrix_norm(matrix)
-        sliced = self._sliced_operator(matrix)
+        sliced = self._sliced_operator(ksp, matrix)
         system = System(ksp, b, sliced, host)
         judge = Judge(ksp, b.norm(), norm, log.machine.inv_shots)
         try:
@@ -213,14 +214,14 @@ class AnalogKSP:
         self._norm = (version(matrix), norm, entries)
         return norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries)
 
-    def _sliced_operator(self, matrix: PETSc.Mat) -> SlicedOperator | None:
+    def _sliced_operator(self, ksp: PETSc.KSP, matrix: PETSc.Mat) -> SlicedOperator | None:
         if self.values["ksp_analog_residual"] != "sliced":
             return None
         bits = self.values["ksp_analog_residual_bits"]
         if self._sliced is None or self._sliced.made_from != (version(matrix), bits):
             if self._sliced is not None:
                 self._sliced.destroy()
-            self._sliced = SlicedOperator(matrix, bits)
+            self._sliced = SlicedOperator(matrix, bits, ksp.getOptionsPrefix() or "")
         return self._sliced
 
     def _take_setup(self, pc: PETSc.PC) -> tuple[float, Ledger]:

@@ -12,21 +12,36 @@ from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.petsc import log
-from analogpde.petsc.guard import say, soft, together
+from analogpde.petsc.guard import report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother
+from analogpde.petsc.matrix import as_aij, is_singular
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, wants_help
-from analogpde.petsc.stack import PETSc
+from analogpde.petsc.stack import MPI, PETSc
 
 # A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
 STALLED = 0.7
 _NO_FAILURE = PETSc.PC.FailedReason.NOERROR
-_SHELLS = ("shell", "python", "mffd", "scatter", "composite", "transpose", "normal")
 
 
-def _singular(matrix: PETSc.Mat) -> bool:
-    """Tell whether a null space is attached."""
-    space = matrix.getNullSpace()
-    return bool(space.handle) and (space.hasConstant() or len(space.getVecs()) > 0)
+def _factorise(solver: PETSc.KSP, matrix: PETSc.Mat) -> None:
+    """Let the digital coarse solver do its factorisation, which PETSc puts off until it is first used. Collective.
+
+    Raises:
+        ProgrammingFailed: there is no factorisation; inside an application this would be no error but a crash.
+    """
+    x, y = matrix.createVecs()
+    x.set(1.0)
+    why = "the factorisation met a zero pivot"
+    try:
+        solver.solve(x, y)
+        failed = solver.getConvergedReason() < 0 or not np.isfinite(y.norm())
+    except PETSc.Error as error:
+        failed, why = True, str(error).splitlines()[-1]
+    x.destroy()
+    y.destroy()
+    if failed:
+        raise ProgrammingFailed(f"the coarsest level, {matrix.getSize()[0]} unknowns, cannot be solved: {why}. Coarse "
+                                "unknowns depend on each other; try -pc_analog_levels 1, or a larger -pc_analog_core.")
 
 
 class AnalogPC:
@@ -69,12 +84,26 @@ class AnalogPC:
 
     def setUp(self, pc: PETSc.PC) -> None:
         """Partition and program, unless the matrix on the tiles is still the matrix wanted."""
+        try:
+            self._set_up(pc)
+        except Exception as error:
+            if pc.getComm().size == MPI.COMM_WORLD.size:
+                raise  # everywhere
+            # One block of another preconditioner: ranks outside know nothing of it and would wait for ever. As in
+            # `soft` the failure travels with the data.
+            self._free()
+            report(error)
+            pc.setFailedReason(PETSc.PC.FailedReason.SUBPC_ERROR)
+
+    def _set_up(self, pc: PETSc.PC) -> None:
         start, before = log.clock(), log.machine + Ledger()
         if self._levels and self.reprogram == "never":
             return
         _, matrix = pc.getOperators()
-        matrix, converted = self._assembled(matrix)
-        fingerprint = self._fingerprint_of(matrix) + bytes([_singular(matrix)])
+        matrix, converted = as_aij(
+            matrix, "matrix type of the preconditioning operator", "Tiles hold matrix entries: pass an assembled matrix "
+            "as the second operator, KSPSetOperators(A, P).")
+        fingerprint = self._fingerprint_of(matrix) + bytes([is_singular(matrix)])
         if self._levels and self.reprogram == "on_change" and fingerprint == self._fingerprint:
             if converted:
                 matrix.destroy()
@@ -107,6 +136,11 @@ class AnalogPC:
             raise ProgrammingFailed("no matrix is on the tiles: the last set-up failed.")
         log.machine.add(self._host)
 
+    def postSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Forget a failed application, which the solve has reported: PETSc would refuse every later solve for it."""
+        if pc.getFailedReason() != _NO_FAILURE and self._levels:
+            pc.setFailedReason(_NO_FAILURE)
+
     def view(self, pc: PETSc.PC, viewer: PETSc.Viewer) -> None:
         """Print what -ksp_view shows."""
         if viewer.getType() == PETSc.Viewer.Type.ASCII:
@@ -129,31 +163,6 @@ class AnalogPC:
         return "\n".join(head + (self._lines or ["not set up yet"]))
 
     __repr__ = describe
-
-    def _assembled(self, matrix: PETSc.Mat) -> tuple[PETSc.Mat, bool]:
-        """Return the matrix as AIJ, and whether that is a copy of ours.
-
-        Raises:
-            InvalidInput: the matrix has no entries to program, is not square, or is empty.
-        """
-        kind = matrix.getType()
-        if kind in _SHELLS:
-            raise InvalidInput(
-                "matrix type of the preconditioning operator", kind,
-                "an assembled matrix (aij, baij, sbaij, dense, nest)",
-                "Tiles hold matrix entries: pass an assembled matrix as the second operator, KSPSetOperators(A, P).")
-        rows, columns = matrix.getSize()
-        if rows != columns:
-            raise InvalidInput("matrix", f"{rows} × {columns}", "a square matrix")
-        if rows == 0:
-            raise InvalidInput("matrix", "0 × 0", "at least one row")
-        if kind.endswith("aij") and not kind.endswith("baij"):
-            return matrix, False
-        try:
-            return matrix.convert("aij", PETSc.Mat()), True
-        except PETSc.Error as error:
-            raise InvalidInput("matrix type of the preconditioning operator", kind,
-                               "a matrix that PETSc can convert to aij", str(error)) from None
 
     def _fingerprint_of(self, matrix: PETSc.Mat) -> bytes:
         """Return a hash of this rank's rows, equal on all ranks only if no rank's rows changed. Collective."""
@@ -180,7 +189,7 @@ class AnalogPC:
 
     def _build(self, pc: PETSc.PC, matrix: PETSc.Mat) -> None:
         settings = self.settings
-        singular = _singular(matrix)
+        singular = is_singular(matrix)
         matrices, prolongations = [matrix], []
         levels: list[Any] = []
         self._levels = levels
@@ -190,12 +199,12 @@ class AnalogPC:
             current, level = matrices[-1], len(levels)
             size = current.getSize()[0]
             if size <= settings.chip.tile_size and not (settings.levels == 1 and settings.core):
-                levels.append(CoarsestTile(current, settings, level, first_tile, singular))
+                levels.append(CoarsestTile(current, settings, level, first_tile, self.programmings, singular))
                 break
             if level + 1 > settings.levels or (level + 1 == settings.levels and level > 0):
                 digital_coarse = True
                 break
-            smoother = Smoother(current, settings, level, first_tile)
+            smoother = Smoother(current, settings, level, first_tile, self.programmings)
             levels.append(smoother)
             first_tile += smoother.tiles
             if settings.levels == 1:
@@ -243,12 +252,9 @@ class AnalogPC:
                 inner.setType("python")
                 inner.setPythonContext(context)
         cycle.setFromOptions()
-        try:
-            cycle.setUp()
-            cycle.setUpOnBlocks()  # factorise the coarse matrix here, where a failure is an error on all ranks
-        except PETSc.Error as error:
-            raise ProgrammingFailed(f"the coarsest level, {matrices[-1].getSize()[0]} unknowns, cannot be solved "
-                                    f"digitally: {str(error).splitlines()[-1]}") from error
+        cycle.setUp()
+        if self._levels[-1] is None:
+            _factorise(cycle.getMGSmoother(0), matrices[-1])
         return cycle
 
     def _count_host(self, matrices: list[PETSc.Mat], prolongations: list[PETSc.Mat]) -> None:

@@ -6,16 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analogpde.cost import Ledger
-from analogpde.errors import InvalidInput
 from analogpde.petsc import log
+from analogpde.petsc.matrix import as_aij, version
 from analogpde.petsc.options import read_chip
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.mvm import slices, to_fixed_point
-
-
-def version(matrix: PETSc.Mat) -> tuple[int, int]:
-    """Return what changes with the matrix and with its values: two matrices may have the same object state."""
-    return matrix.getId(), matrix.stateGet()
 
 
 class SlicedOperator:
@@ -25,22 +20,22 @@ class SlicedOperator:
     get a fresh exponent at each product.
 
     Args:
-        matrix: an AIJ matrix.
+        matrix: a matrix with entries.
         bits: magnitude bits of matrix and vector.
+        prefix: options prefix of the solver, for the size of a tile.
 
     Raises:
         InvalidInput: the matrix has no entries to slice.
     """
 
-    def __init__(self, matrix: PETSc.Mat, bits: int) -> None:
+    def __init__(self, matrix: PETSc.Mat, bits: int, prefix: str = "") -> None:
         self.bits, self.made_from = bits, (version(matrix), bits)
         self._comm = matrix.getComm().tompi4py()
-        diagonal = matrix.createVecRight()
-        try:
-            matrix.getDiagonal(diagonal)
+        scaled, converted = as_aij(matrix, "-ksp_analog_residual sliced with a matrix of type",
+                                   "Only -ksp_analog_residual digital works with a matrix without entries.")
+        if not converted:
             scaled = matrix.duplicate(copy=True)
-        except PETSc.Error:
-            raise InvalidInput("-ksp_analog_residual", "sliced", "digital for a matrix without entries") from None
+        diagonal = scaled.getDiagonal()
         magnitude = np.abs(diagonal.array_r)
         self._scale = np.where(magnitude > 0, 1.0 / np.sqrt(np.where(magnitude > 0, magnitude, 1.0)), 1.0)
         diagonal.array[:] = self._scale
@@ -52,19 +47,18 @@ class SlicedOperator:
         self._matrix = PETSc.Mat().createAIJ(size=matrix.getSizes(), csr=csr, comm=matrix.getComm())
         self._matrix.assemble()
         self._in, self._out = self._matrix.createVecs()
-        self._blocks = self._occupied_blocks(indptr, indices, matrix.getOwnershipRange()[0])
+        tile = read_chip(prefix)[0].tile_size
+        self._blocks = self._occupied_blocks(indptr, indices, matrix.getOwnershipRange()[0], tile)
         for thing in (scaled, diagonal):
             thing.destroy()
         parts = slices(bits)
-        tile = read_chip("")[0].tile_size
         lines = self._blocks * tile * parts * parts
         self._cost = Ledger(mvm_slices=self._blocks * parts * parts, dac_conversions=lines, adc_conversions=lines)
         log.machine.add(Ledger(cells_written=int(np.count_nonzero(fixed)) * parts))
 
     @staticmethod
-    def _occupied_blocks(indptr: NDArray[np.int32], indices: NDArray[np.int32], first_row: int) -> int:
+    def _occupied_blocks(indptr: NDArray[np.int32], indices: NDArray[np.int32], first_row: int, tile: int) -> int:
         """Return how many tile-sized blocks of this rank's rows hold anything: empty ones are not programmed."""
-        tile = read_chip("")[0].tile_size
         rows = (first_row + np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))) // tile
         return len(np.unique(rows.astype(np.int64) << 32 | (indices // tile).astype(np.int64)))
 

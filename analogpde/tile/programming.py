@@ -104,16 +104,18 @@ def _rounding_cost(value, diagonal, row, size, unit, error):  # type: ignore[no-
 
 
 @compiled
-def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, extra, candidates):  # type: ignore[no-untyped-def]
+def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, noise, extra, candidates):  # type: ignore[no-untyped-def]
     """Choose each block's unit: the one that needs the smallest addition to the diagonal.
 
-    A unit must let the largest diagonal, 1 + |errors| + shift + extra, fit below `head` units. Candidates are a
-    geometric ladder and the units that hit the block's largest and smallest off-diagonal magnitude exactly
-    (one level = one stencil entry makes a uniform stencil exact at 3 bits).
+    Noise is a fraction of the largest conductance, so a needlessly wide window costs `noise`·unit·levels·sqrt(cells
+    per row) beside the rounding, whether or not the diagonal is shifted for it. A unit must let the largest diagonal,
+    1 + |errors| + shift + extra, fit below `head` units. Candidates are a geometric ladder and the units that hit
+    the block's largest and smallest off-diagonal magnitude exactly (one level = one stencil entry makes a uniform
+    stencil exact at 3 bits).
     """
     count = sizes.size
     units = np.empty(count)
-    error = np.empty(max(1, sizes.max()))
+    error = np.empty(max(1, sizes.max() if count else 0))
     trial = np.empty(candidates + 32)
     for k in range(count):
         begin, end = offsets[k], offsets[k + 1]
@@ -140,8 +142,9 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, e
             unit = trial[c]
             shift = shift_factor * unit * levels * root
             mean, peak = _rounding_cost(value[begin:end], diagonal, row[begin:end], sizes[k], unit, error)
-            if 1.0 + peak + shift + extra[k] <= head * unit and mean + shift < best:
-                best, best_unit = mean + shift, unit
+            cost = mean + noise * unit * levels * root
+            if 1.0 + peak + shift + extra[k] <= head * unit and cost < best:
+                best, best_unit = cost, unit
         while best_unit == 0.0:  # dense rows of many small entries: widen the window until the diagonal fits
             unit = unit * 1.25
             mean, peak = _rounding_cost(value[begin:end], diagonal, row[begin:end], sizes[k], unit, error)
@@ -226,7 +229,7 @@ def program(
         # which leaves no room for the diagonal, so that only the coarse units of exact hits would remain)
         candidates = 24 if levels < 4096 else 4
         unit = _choose_units(scaled.offsets, scaled.sizes, scaled.row, scaled.col, value, float(levels), head,
-                             shift * deviation, extra, candidates)
+                             shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)), extra, candidates)
         top = base ** (slices - 1)
         largest = unit * top * (base - 1)
         alpha = part * largest + extra

@@ -34,6 +34,11 @@ def grid(n: int, m: int, coefficient: Any = None, x: float = 1.0, y: float = 1.0
     return matrix
 
 
+def chain(n: int) -> np.ndarray:
+    """−u″ with Dirichlet ends: 2 and −1."""
+    return grid(1, n, y=0.0)
+
+
 def wind(n: int, peclet: float, upwind: bool) -> np.ndarray:
     """Poisson and a diagonal wind; `peclet` is v h/k of a cell."""
     matrix = grid(n, n)
@@ -94,7 +99,7 @@ def checkerboard(n: int) -> np.ndarray:
 
 SPD: dict[str, np.ndarray] = {
     "poisson": grid(8, 8),
-    "chain": grid(1, 64),
+    "chain": chain(64),
     "lognormal": lognormal(8, 2.0),
     "inclusion": grid(8, 8, np.where(np.add.outer(np.arange(10), np.arange(10)) % 7 < 3, 1e6, 1.0)),
     "anisotropic": grid(8, 8, x=1.0, y=0.01),
@@ -142,6 +147,7 @@ class Tools:
 
     unit_roundoff: float = UNIT_ROUNDOFF
     grid: Callable[..., np.ndarray] = staticmethod(grid)
+    chain: Callable[..., np.ndarray] = staticmethod(chain)
     lognormal: Callable[..., np.ndarray] = staticmethod(lognormal)
     random_spd: Callable[..., np.ndarray] = staticmethod(random_spd)
     wind: Callable[..., np.ndarray] = staticmethod(wind)

@@ -1,0 +1,193 @@
+"""Make the table of results: every problem, size, degree, chip and rank count against FP64 and native FP32.
+
+    .venv/bin/python scripts/results_table.py [--sizes small|all] [--ranks 1,2,4] [--chips …] [--problems …] [--minutes M]
+
+Each case runs as a user would run it (`mpirun -n P python problems/X.py … -verify`) and is read from its report.
+Finished cases are kept in docs/results.json and not run again (--again does); docs/results.md is written from it
+after each case, misses included, so that an interrupted run loses nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
+CHIPS = ("ideal", "pku2025", "rram128", "sram64")
+FORWARD_ERROR, BACKWARD_ERROR, ITERATIONS = 2.0**-23, 2.0**-24, 60  # what a case must reach
+
+# problem -> (options that keep a case short, dimension -> sizes); the sphere's n is cells per icosahedron edge
+PROBLEMS: dict[str, tuple[list[str], dict[int, tuple[int, ...]]]] = {
+    "poisson": ([], {2: (16, 32, 64, 128, 256), 3: (8, 16, 24, 32, 40)}),
+    "heat": (["-case", "box", "-t_end", "0.03", "-dt", "0.01"], {2: (16, 32, 64, 128, 256), 3: (8, 16, 24, 32, 40)}),
+    "vorticity": (["-days", "0.05"], {2: (16, 32, 64, 128, 256)}),
+}
+DEGREES = {"poisson": (1, 2), "heat": (1, 2), "vorticity": (1, 2)}
+SMALL = {2: 64, 3: 16}
+
+
+def unknowns(problem: str, dim: int, degree: int, n: int) -> int:
+    """Return the number of unknowns of a case."""
+    return 10 * (n * degree) ** 2 + 2 if problem == "vorticity" else (n * degree + 1) ** dim
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Yield the wanted cases, small ones first."""
+    found = []
+    for problem in arguments.problems:
+        for dim, sizes in PROBLEMS[problem][1].items():
+            for n, degree, chip, ranks in itertools.product(sizes, DEGREES[problem], arguments.chips, arguments.ranks):
+                if arguments.sizes == "all" or n <= SMALL[dim]:
+                    found.append({"problem": problem, "dim": dim, "degree": degree, "n": n, "chip": chip,
+                                  "ranks": ranks, "unknowns": unknowns(problem, dim, degree, n)})
+    # at each size all ranks and chips of one problem follow each other, so that no column lags behind
+    yield from sorted(found, key=lambda c: (c["unknowns"] * (4 if c["dim"] == 3 else 1), c["problem"], c["ranks"]))
+
+
+def key(case: dict[str, object]) -> str:
+    """Return the name of a case in the data file."""
+    return "/".join(str(case[part]) for part in ("problem", "dim", "degree", "n", "chip", "ranks"))
+
+
+def run(case: dict[str, object], timeout: float) -> dict[str, object]:
+    """Run one case and return what its report says of each matrix."""
+    beside = Path(sys.executable).with_name("mpirun")
+    mpirun = str(beside) if beside.exists() else shutil.which("mpirun") or "mpirun"
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [mpirun, "-n", str(case["ranks"]), sys.executable, str(ROOT / "problems" / f"{case['problem']}.py"),
+                   *PROBLEMS[str(case["problem"])][0], "-dim", str(case["dim"]), "-degree", str(case["degree"]),
+                   "-n", str(case["n"]), "-analog_chip", str(case["chip"]), "-ksp_type", "analog", "-verify",
+                   "-picture", "false", "-snapshots", "0", "-out", folder]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout,
+                                  check=False, cwd=ROOT)
+        except subprocess.TimeoutExpired:
+            return {**case, "error": f"not finished in {timeout:.0f} s"}
+        report = Path(folder) / "report.json"
+        if not report.exists():
+            return {**case, "error": (done.stderr or done.stdout).strip()[-400:]}
+        data = json.loads(report.read_text(encoding="utf-8"))
+    solves = [{name: solve[name] for name in (
+        "prefix", "count", "iterations", "converged_reason", "backward_error", "forward_error", "forward_error_fp32")}
+        for solve in data["solves"]]
+    return {**case, "unknowns": data["unknowns"], "solves": solves, "seconds": round(time.monotonic() - start, 1),
+            "date": datetime.date.today().isoformat()}
+
+
+def misses(result: dict[str, object]) -> list[str]:
+    """Return in words where a result misses the target."""
+    if "error" in result:
+        return [str(result["error"]).splitlines()[-1]]
+    found = []
+    for solve in result["solves"]:
+        name = solve["prefix"] or "solve"
+        forward, native = solve["forward_error"], solve["forward_error_fp32"]
+        if not solve["converged_reason"].startswith("CONVERGED"):
+            found.append(f"{name}: {solve['converged_reason']}")
+        if solve["iterations"] > ITERATIONS:
+            found.append(f"{name}: {solve['iterations']} iterations")
+        if forward is None or forward > FORWARD_ERROR:
+            found.append(f"{name}: forward error {forward}")
+        if forward is not None and native is not None and forward > native:
+            found.append(f"{name}: forward error {forward:.1e} above native FP32's {native:.1e}")
+        if solve["backward_error"] is None or solve["backward_error"] > BACKWARD_ERROR:
+            found.append(f"{name}: backward error {solve['backward_error']}")
+    return found
+
+
+def page(results: dict[str, dict[str, object]]) -> str:
+    """Return docs/results.md."""
+    chips = [chip for chip in CHIPS if any(r["chip"] == chip for r in results.values())]
+    bad = {name: misses(result) for name, result in results.items() if misses(result)}
+    lines = [
+        "# Results", "",
+        "Made by `scripts/results_table.py`; do not edit. Every case is run with `-ksp_type analog`, no tolerance given "
+        "(the target is [FP32-equivalent](accuracy.md)), and `-verify`. A cell shows the outer iterations and, behind "
+        "the bar, the forward error in units of 2⁻²³, the worst over ranks, matrices and time steps. *FP32* is the "
+        "forward error of a native float32 sparse LU of the same matrix in the same unit (— where it was not run: "
+        "above its stated size).", "",
+        f"{len(results)} cases on {platform.machine()}, {os.cpu_count()} cores; {len(results) - len(bad)} meet the target "
+        f"(forward error ≤ 2⁻²³ and not above native FP32's, backward error ≤ 2⁻²⁴, at most {ITERATIONS} outer "
+        f"iterations), {len(bad)} do not.", ""]
+    rows: dict[tuple[object, ...], list[dict[str, object]]] = {}
+    for result in results.values():
+        rows.setdefault(tuple(result[k] for k in ("problem", "dim", "degree", "n", "unknowns")), []).append(result)
+    for problem in PROBLEMS:
+        chosen = {row: found for row, found in rows.items() if row[0] == problem}
+        if not chosen:
+            continue
+        lines += [f"## {problem}", "", "| dim | degree | n | unknowns | ranks | FP32 | " + " | ".join(chips) + " |",
+                  "| --- " * (6 + len(chips)) + "|"]
+        for row in sorted(chosen, key=lambda r: tuple(int(part) for part in r[1:])):
+            found = [r for r in chosen[row]]
+            natives = [s["forward_error_fp32"] for r in found for s in r.get("solves", ()) if s["forward_error_fp32"]]
+            cells = []
+            for chip in chips:
+                mine = [r for r in found if r["chip"] == chip]
+                if not mine:
+                    cells.append("")
+                elif any("error" in r for r in mine):
+                    cells.append("**no result**")
+                else:
+                    worst = max(s["iterations"] for r in mine for s in r["solves"])
+                    forward = max((s["forward_error"] for r in mine for s in r["solves"]
+                                   if s["forward_error"] is not None), default=float("nan"))
+                    text = f"{worst} \\| {forward / FORWARD_ERROR:.2f}"
+                    cells.append(f"**{text}**" if any(misses(r) for r in mine) else text)
+            ranks = ", ".join(str(r) for r in sorted({int(r["ranks"]) for r in found}))
+            native = f"{min(natives) / FORWARD_ERROR:.3g}" if natives else "—"
+            lines.append(f"| {row[1]} | {row[2]} | {row[3]} | {row[4]:,} | {ranks} | {native} | " + " | ".join(cells) + " |")
+        lines.append("")
+    if bad:
+        lines += ["## Misses", ""] + [f"- `{name}`: {'; '.join(texts)}" for name, texts in sorted(bad.items())] + [""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run what is missing, within the time allowed; write data and page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", choices=("small", "all"), default="all", help="all sizes, or up to 64² and 16³")
+    parser.add_argument("--ranks", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2, 4])
+    parser.add_argument("--chips", type=lambda text: text.split(","), default=list(CHIPS))
+    parser.add_argument("--problems", type=lambda text: text.split(","), default=list(PROBLEMS))
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no further case after so many minutes")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one case")
+    parser.add_argument("--again", action="store_true", help="run cases again that are in docs/results.json")
+    parser.add_argument("--page-only", action="store_true", help="write the page from the data, run nothing")
+    arguments = parser.parse_args()
+    results: dict[str, dict[str, object]] = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+    start = time.monotonic()
+    wanted = [] if arguments.page_only else list(cases(arguments))
+    for number, case in enumerate(wanted, 1):
+        if key(case) in results and not arguments.again:
+            continue
+        if time.monotonic() - start > 60 * arguments.minutes:
+            print(f"results: time is up after {number - 1} of {len(wanted)} cases; run again to go on")
+            break
+        result = results[key(case)] = run(case, arguments.timeout)
+        told = "; ".join(misses(result)) or "ok"
+        print(f"[{number}/{len(wanted)}] {key(case)}: {told} ({result.get('seconds', '-')} s)", flush=True)
+        DATA.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n", encoding="utf-8")
+        PAGE.write_text(page(results), encoding="utf-8")
+    PAGE.write_text(page(results), encoding="utf-8")
+    failed = sum(1 for result in results.values() if misses(result))
+    print(f"results: {len(results)} cases, {failed} miss the target; written to docs/results.md")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
