@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from operator import attrgetter
 
+from analogpde.chip import PRESETS
 from analogpde.options import GROUPS, Option
 
 _AUTOMATIC = {"The emulated chip": "the chip's", "Convergence report": "none"}
@@ -66,3 +68,26 @@ def as_markdown() -> str:
             cells = (f"`-{option.name}`", option.allowed, default_text(option, title), option.help)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def chips_as_markdown() -> str:
+    """Return the page on the preset chips: every value with its source and confidence."""
+    lines = [
+        "# Chips", "",
+        "Made by `scripts/make_docs.py` from `analogpde/chip/presets.py`; do not edit.", "",
+        "`-analog_chip NAME` takes a preset, `-analog_chip FILE.json` a chip of your own: "
+        "`python -m analogpde chips NAME --json > mine.json`, edit, done. Single values are overridden by "
+        "[options](options.md) such as `-analog_cell_bits`. *published*: read in the named source; *second-hand*: in a "
+        "summary of it; *assumed*: this project's plausible choice, where nothing was published.", "",
+    ]
+    for chip in PRESETS.values():
+        lines += [f"## {chip.name}", "", chip.title, "", "| value | | source | confidence |", "| --- | --- | --- | --- |"]
+        for name in ("tile_size", "cell.bits", "cell.programming_error", "cell.read_noise", "cell.conductance_max",
+                     "dac.bits", "adc.bits"):
+            value = attrgetter(name)(chip)
+            source = chip.sources.get(name)
+            text = "none (ideal)" if value is None else f"{value:g}"
+            lines.append(f"| `{name}` | {text} | {source.text if source else 'by definition'} "
+                         f"| {source.confidence if source else '—'} |")
+        lines.append("")
+    return "\n".join(lines)

@@ -9,9 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the tree that this script is in, installed or not
 
-from analogpde.manual import as_markdown  # noqa: E402
+from analogpde.manual import as_markdown, chips_as_markdown  # noqa: E402
 
-PAGES: tuple[tuple[Path, Callable[[], str]], ...] = ((ROOT / "docs" / "options.md", as_markdown),)
+PAGES: tuple[tuple[Path, Callable[[], str]], ...] = (
+    (ROOT / "docs" / "options.md", as_markdown),
+    (ROOT / "docs" / "chips.md", chips_as_markdown),
+)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Make the table of results: every problem, size, degree, chip and rank count against FP64 and native FP32.
 
-    .venv/bin/python scripts/results_table.py [--sizes small|all] [--ranks 1,2,4] [--chips …] [--problems …] [--minutes M]
+    .venv/bin/python scripts/results_table.py [--sizes small|all] [--ranks 1,2,4] [--minutes M] [--chips …]
 
 Each case runs as a user would run it (`mpirun -n P python problems/X.py … -verify`) and is read from its report.
 Finished cases are kept in docs/results.json and not run again (--again does); docs/results.md is written from it
@@ -24,7 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
+DATA, PAGE, README = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md", ROOT / "README.md"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 CHIPS = ("ideal", "pku2025", "rram128", "sram64")
 FORWARD_ERROR, BACKWARD_ERROR, ITERATIONS = 2.0**-23, 2.0**-24, 60  # what a case must reach
 
@@ -109,49 +110,75 @@ def misses(result: dict[str, object]) -> list[str]:
     return found
 
 
+def table(results: dict[str, dict[str, object]], chips: list[str], problem: str,
+          only: tuple[int, ...] | None = None) -> list[str]:
+    """Return the rows of one problem as a Markdown table; `only` these sizes n."""
+    rows: dict[tuple[object, ...], list[dict[str, object]]] = {}
+    for result in results.values():
+        if result["problem"] == problem and (only is None or result["n"] in only):
+            rows.setdefault(tuple(result[k] for k in ("dim", "degree", "n", "unknowns")), []).append(result)
+    if not rows:
+        return []
+    lines = ["| dim | degree | n | unknowns | ranks | FP32 | " + " | ".join(chips) + " |",
+             "| --- " * (6 + len(chips)) + "|"]
+    for row in sorted(rows):
+        found = rows[row]
+        natives = [s["forward_error_fp32"] for r in found for s in r.get("solves", ()) if s["forward_error_fp32"]]
+        cells = []
+        for chip in chips:
+            mine = [r for r in found if r["chip"] == chip]
+            if not mine:
+                cells.append("")
+            elif any("error" in r for r in mine):
+                cells.append("**no result**")
+            else:
+                worst = max(s["iterations"] for r in mine for s in r["solves"])
+                forward = max((s["forward_error"] for r in mine for s in r["solves"]
+                               if s["forward_error"] is not None), default=float("nan"))
+                text = f"{worst} \\| {forward / FORWARD_ERROR:.2f}"
+                cells.append(f"**{text}**" if any(misses(r) for r in mine) else text)
+        ranks = ", ".join(str(r) for r in sorted({int(r["ranks"]) for r in found}))
+        native = f"{min(natives) / FORWARD_ERROR:.3g}" if natives else "—"
+        head = [str(part) for part in row[:3]] + [f"{row[3]:,}", ranks, native]
+        lines.append("| " + " | ".join(head + cells) + " |")
+    return lines
+
+
+def write(results: dict[str, dict[str, object]]) -> None:
+    """Write the data, the page and the short table of the README."""
+    DATA.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n", encoding="utf-8")
+    PAGE.write_text(page(results), encoding="utf-8")
+    chips = [chip for chip in CHIPS if any(r["chip"] == chip for r in results.values())]
+    short: list[str] = []
+    for problem in PROBLEMS:
+        rows = table(results, chips, problem, only=(16, 64, 256, 40))
+        if rows:
+            header = [f"| problem {rows[0]}", f"| --- {rows[1]}"] if not short else []
+            short += header + [f"| {problem} {row}" for row in rows[2:]]
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text("\n".join([before + BEGIN, *short, END]) + after, encoding="utf-8")
+
+
 def page(results: dict[str, dict[str, object]]) -> str:
     """Return docs/results.md."""
     chips = [chip for chip in CHIPS if any(r["chip"] == chip for r in results.values())]
     bad = {name: misses(result) for name, result in results.items() if misses(result)}
     lines = [
         "# Results", "",
-        "Made by `scripts/results_table.py`; do not edit. Every case is run with `-ksp_type analog`, no tolerance given "
+        "Made by `scripts/results_table.py`; do not edit. Every case is run with `-ksp_type analog`, n cells per side "
+        "(the sphere: along an edge of the icosahedron), no tolerance given "
         "(the target is [FP32-equivalent](accuracy.md)), and `-verify`. A cell shows the outer iterations and, behind "
         "the bar, the forward error in units of 2⁻²³, the worst over ranks, matrices and time steps. *FP32* is the "
         "forward error of a native float32 sparse LU of the same matrix in the same unit (— where it was not run: "
         "above its stated size).", "",
-        f"{len(results)} cases on {platform.machine()}, {os.cpu_count()} cores; {len(results) - len(bad)} meet the target "
-        f"(forward error ≤ 2⁻²³ and not above native FP32's, backward error ≤ 2⁻²⁴, at most {ITERATIONS} outer "
+        f"{len(results)} cases on {platform.machine()}, {os.cpu_count()} cores; {len(results) - len(bad)} meet the "
+        f"target (forward error ≤ 2⁻²³ and not above native FP32's, backward error ≤ 2⁻²⁴, at most {ITERATIONS} outer "
         f"iterations), {len(bad)} do not.", ""]
-    rows: dict[tuple[object, ...], list[dict[str, object]]] = {}
-    for result in results.values():
-        rows.setdefault(tuple(result[k] for k in ("problem", "dim", "degree", "n", "unknowns")), []).append(result)
     for problem in PROBLEMS:
-        chosen = {row: found for row, found in rows.items() if row[0] == problem}
-        if not chosen:
-            continue
-        lines += [f"## {problem}", "", "| dim | degree | n | unknowns | ranks | FP32 | " + " | ".join(chips) + " |",
-                  "| --- " * (6 + len(chips)) + "|"]
-        for row in sorted(chosen, key=lambda r: tuple(int(part) for part in r[1:])):
-            found = [r for r in chosen[row]]
-            natives = [s["forward_error_fp32"] for r in found for s in r.get("solves", ()) if s["forward_error_fp32"]]
-            cells = []
-            for chip in chips:
-                mine = [r for r in found if r["chip"] == chip]
-                if not mine:
-                    cells.append("")
-                elif any("error" in r for r in mine):
-                    cells.append("**no result**")
-                else:
-                    worst = max(s["iterations"] for r in mine for s in r["solves"])
-                    forward = max((s["forward_error"] for r in mine for s in r["solves"]
-                                   if s["forward_error"] is not None), default=float("nan"))
-                    text = f"{worst} \\| {forward / FORWARD_ERROR:.2f}"
-                    cells.append(f"**{text}**" if any(misses(r) for r in mine) else text)
-            ranks = ", ".join(str(r) for r in sorted({int(r["ranks"]) for r in found}))
-            native = f"{min(natives) / FORWARD_ERROR:.3g}" if natives else "—"
-            lines.append(f"| {row[1]} | {row[2]} | {row[3]} | {row[4]:,} | {ranks} | {native} | " + " | ".join(cells) + " |")
-        lines.append("")
+        chosen = table(results, chips, problem)
+        lines += [f"## {problem}", "", *chosen, ""] if chosen else []
     if bad:
         lines += ["## Misses", ""] + [f"- `{name}`: {'; '.join(texts)}" for name, texts in sorted(bad.items())] + [""]
     return "\n".join(lines)
@@ -181,9 +208,8 @@ def main() -> int:
         result = results[key(case)] = run(case, arguments.timeout)
         told = "; ".join(misses(result)) or "ok"
         print(f"[{number}/{len(wanted)}] {key(case)}: {told} ({result.get('seconds', '-')} s)", flush=True)
-        DATA.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n", encoding="utf-8")
-        PAGE.write_text(page(results), encoding="utf-8")
-    PAGE.write_text(page(results), encoding="utf-8")
+        write(results)
+    write(results)
     failed = sum(1 for result in results.values() if misses(result))
     print(f"results: {len(results)} cases, {failed} miss the target; written to docs/results.md")
     return 0

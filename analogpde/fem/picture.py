@@ -57,8 +57,11 @@ def _figure(width: float, height: float) -> Any:
 def _colour_bar(figure: Any, axes: Any, colours: str, limits: tuple[float, float], label: str, **place: Any) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
+    from matplotlib.ticker import MaxNLocator
 
     bar = figure.colorbar(ScalarMappable(Normalize(*limits), colours), ax=axes, **place)
+    bar.locator = MaxNLocator(6)
+    bar.update_ticks()
     bar.set_label(label, color=GREY)
     bar.outline.set_visible(False)
 

@@ -101,7 +101,8 @@ class Run:
         self.seconds_assemble += time.perf_counter() - started
 
     def system(self, matrix: PETSc.Mat, dimension: int, prefix: str = "") -> LinearSystem:
-        """Return the solver of a constant matrix, verified if the user asked for it. Collective."""
+        """Return the solver of a constant symmetric matrix, verified if the user asked for it. Collective."""
+        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         verifier = Verifier(matrix, dimension, self.say) if self["verify"] else None
         self._systems.append(LinearSystem(matrix, prefix=prefix, log=self.log, verifier=verifier))
         return self._systems[-1]
@@ -136,7 +137,10 @@ class Run:
         return {round(steps * (i + 1) / count) for i in range(count)}
 
     def close(self) -> None:
-        """Free the solvers. Collective."""
+        """Note what solutions were verified against, and free the solvers. Collective."""
+        references = {system.verifier.reference for system in self._systems if system.verifier is not None} - {""}
+        if references:
+            self.problem["parameters"]["verified against"] = ", ".join(sorted(references))
         for system in self._systems:
             system.destroy()
         self._systems.clear()

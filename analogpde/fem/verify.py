@@ -25,8 +25,8 @@ class Verifier:
     """Measures solutions of one matrix. Everything is factorised at the first use. Collective.
 
     A singular matrix must have the constants as its null space. Both references then fix one unknown at zero (the
-    well-posed way to solve it directly, and for FP32 a mild one: it changes the condition by the logarithm of the
-    mesh size), and all solutions are compared without their means.
+    well-posed way to solve it directly; in FP32 it does no worse than a bordered system), and all solutions are
+    compared without their means.
 
     Args:
         matrix: A.
@@ -135,7 +135,7 @@ class Verifier:
         whole = sparse.vstack(rows).tocsc().astype(np.float32)
         if self.singular:
             whole = whole[1:, 1:]
-        symmetric = bool(self.matrix.isSymmetricKnown()[1]) if all(self.matrix.isSymmetricKnown()) else True
+        symmetric = self.matrix.isSymmetricKnown() == (True, True)  # then SuperLU need not pivot
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", sparse_linalg.MatrixRankWarning)
             try:

@@ -13,7 +13,7 @@ from analogpde.options import KSP_OPTIONS
 from analogpde.petsc import log
 from analogpde.petsc.guard import say
 from analogpde.petsc.judge import Judge
-from analogpde.petsc.matrix import version
+from analogpde.petsc.matrix import as_aij, version
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
@@ -198,11 +198,14 @@ class AnalogKSP:
         comm = matrix.getComm().tompi4py()
         largest, entries = 0.0, 0
         try:
-            indptr, _, values = matrix.getValuesCSR()
+            aij, converted = as_aij(matrix, "matrix type", "")
+            indptr, _, values = aij.getValuesCSR()
+            if converted:
+                aij.destroy()
             entries = len(values)
             squares = np.concatenate(([0.0], np.cumsum(values**2)))
             largest = math.sqrt(max(0.0, float(np.max(squares[indptr[1:]] - squares[indptr[:-1]], initial=0.0))))
-        except PETSc.Error:  # a shell matrix under a digital PC: a product with a fixed vector bounds the norm
+        except InvalidInput:  # no entries: a product with a fixed vector bounds the norm from below
             probe, image = matrix.createVecs()
             begin, end = probe.getOwnershipRange()
             probe.array[:] = np.cos(12.9898 * np.arange(begin, end))

@@ -101,8 +101,8 @@ class AnalogPC:
             return
         _, matrix = pc.getOperators()
         matrix, converted = as_aij(
-            matrix, "matrix type of the preconditioning operator", "Tiles hold matrix entries: pass an assembled matrix "
-            "as the second operator, KSPSetOperators(A, P).")
+            matrix, "matrix type of the preconditioning operator",
+            "Tiles hold matrix entries: pass an assembled matrix as the second operator, KSPSetOperators(A, P).")
         fingerprint = self._fingerprint_of(matrix) + bytes([is_singular(matrix)])
         if self._levels and self.reprogram == "on_change" and fingerprint == self._fingerprint:
             if converted:

@@ -28,6 +28,7 @@ from analogpde.tile.programming import program, scale_blocks
 # programmed again with a larger shift (thresholds measured against explicit draws, docs/circuit.md).
 FIRST_ORDER = 0.3
 LARGEST_DELTA = 1.0
+SINGULAR = 2.0**-24  # a unit diagonal and s_min below this: the inverse in FP32 has no correct digit
 ATTEMPTS = 8
 _CHUNK_ENTRIES = 1 << 22  # dense float32 entries worked on at a time: 16 MB
 
@@ -241,6 +242,7 @@ def program_bank(
             smallest = smallest_singular_value(trial) / POWER_ITERATION_MARGIN
             delta = 2.0 * worst * np.sqrt(per_row) / smallest
             good = ~singular & np.isfinite(trial).all(axis=(1, 2)) & (delta <= LARGEST_DELTA)
+            good &= smallest > SINGULAR
             good &= stable(held.blocks, dense, trial)  # ideal cells too: they make no circuit stable that is not
             done = pending[good]
             inverse[done] = trial[good]

@@ -23,6 +23,8 @@ from analogpde.tile.noise import Purpose, normal, stream
 LARGEST_SHIFT = 0.9
 # Levels and the trim digit below them are integers that FP64 must hold exactly.
 MOST_BITS = 53
+# Units tried between the smallest that the block allows and 2.5 times that.
+_LADDER = 24
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _rounding_cost(value, diagonal, row, size, unit, error):  # type: ignore[no-
 
 
 @compiled
-def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, noise, extra, candidates):  # type: ignore[no-untyped-def]
+def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, noise, extra):  # type: ignore[no-untyped-def]
     """Choose each block's unit: the one that needs the smallest addition to the diagonal.
 
     Noise is a fraction of the largest conductance, so a needlessly wide window costs `noise`·unit·levels·sqrt(cells
@@ -116,7 +118,7 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, n
     count = sizes.size
     units = np.empty(count)
     error = np.empty(max(1, sizes.max() if count else 0))
-    trial = np.empty(candidates + 32)
+    trial = np.empty(_LADDER + 32)
     for k in range(count):
         begin, end = offsets[k], offsets[k + 1]
         diagonal = row[begin:end] == col[begin:end]
@@ -128,8 +130,8 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, n
         root = np.sqrt((end - begin) / max(1, sizes[k]))
         lowest = max((1.0 + extra[k]) / head, largest / levels)
         n = 0
-        for c in range(candidates):
-            trial[n] = lowest * 2.5 ** (c / max(1, candidates - 1))
+        for c in range(_LADDER):
+            trial[n] = lowest * 2.5 ** (c / (_LADDER - 1))
             n += 1
         if largest > 0.0:
             for level in range(1, 17):
@@ -225,11 +227,8 @@ def program(
         base = 2**chip.cell.bits
         levels = base**slices - 1
         head = levels + (base - 1) / base  # the trim cell adds up to this fraction of a level
-        # beyond 2^12 levels rounding is far below every other error: a short ladder is enough (never a single rung,
-        # which leaves no room for the diagonal, so that only the coarse units of exact hits would remain)
-        candidates = 24 if levels < 4096 else 4
         unit = _choose_units(scaled.offsets, scaled.sizes, scaled.row, scaled.col, value, float(levels), head,
-                             shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)), extra, candidates)
+                             shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)), extra)
         top = base ** (slices - 1)
         largest = unit * top * (base - 1)
         alpha = part * largest + extra

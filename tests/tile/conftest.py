@@ -6,8 +6,6 @@ positive definite ones alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -141,17 +139,16 @@ def pack(matrices: list[np.ndarray], first_tile: int = 0) -> Blocks:
                   np.arange(first_tile, first_tile + len(matrices)), max(sizes))
 
 
-@dataclass(frozen=True)
 class Tools:
     """What tile tests make their objects with."""
 
-    unit_roundoff: float = UNIT_ROUNDOFF
-    grid: Callable[..., np.ndarray] = staticmethod(grid)
-    chain: Callable[..., np.ndarray] = staticmethod(chain)
-    lognormal: Callable[..., np.ndarray] = staticmethod(lognormal)
-    random_spd: Callable[..., np.ndarray] = staticmethod(random_spd)
-    wind: Callable[..., np.ndarray] = staticmethod(wind)
-    pack: Callable[..., Blocks] = staticmethod(pack)
+    unit_roundoff = UNIT_ROUNDOFF
+    grid = staticmethod(grid)
+    chain = staticmethod(chain)
+    lognormal = staticmethod(lognormal)
+    random_spd = staticmethod(random_spd)
+    wind = staticmethod(wind)
+    pack = staticmethod(pack)
 
     @staticmethod
     def chip(tile_size: int = 128, bits: int | None = None, programming: float | None = None,

@@ -136,7 +136,8 @@ def test_smallest_singular_value_of_pde_blocks(tools, family):
 @pytest.mark.parametrize("condition", [10.0, 100.0, 1000.0])
 def test_smallest_singular_value_of_random_blocks(tools, n, condition):
     # scaled to a unit diagonal, as every tile is
-    assert_within_margin(ratios(np.array([tools.scaled(tools.random_spd(n, condition, seed)) for seed in range(20)])))
+    seeds = range(max(4, 400 // n))
+    assert_within_margin(ratios(np.array([tools.scaled(tools.random_spd(n, condition, seed)) for seed in seeds])))
 
 
 def test_smallest_singular_value_where_one_start_fails():
@@ -160,9 +161,9 @@ def held_matrices(bank):
 
 
 def test_unstable_tiles_are_programmed_again_with_a_shift_and_counted(tools):
-    # 3 % error without any shift on a block with λ_min = 0.03: some draws are indefinite, most are not
-    chip = tools.chip(bits=8, programming=0.03)
-    matrix, count = tools.grid(8, 8), 60
+    # 1 % error without any shift on a block with λ_min = 0.001: some draws are indefinite, most are not
+    chip = tools.chip(bits=8, programming=0.01)
+    matrix, count = tools.chain(64), 60
     bank = program_bank(tools.pack([matrix] * count), chip, shift=0.0)
     ledger = bank.programmed
     assert 0 < ledger.tiles_reprogrammed < 3 * count
@@ -176,8 +177,8 @@ def test_unstable_tiles_are_programmed_again_with_a_shift_and_counted(tools):
 
 
 def test_only_the_unstable_tiles_change(tools):
-    chip = tools.chip(bits=8, programming=0.03)
-    blocks = tools.pack([tools.grid(8, 8)] * 60)
+    chip = tools.chip(bits=8, programming=0.01)
+    blocks = tools.pack([tools.chain(64)] * 60)
     bank = program_bank(blocks, chip, shift=0.0)
     _, held = tools.programmed(blocks, chip, shift=0.0)
     dense = held.blocks.dense()
@@ -187,8 +188,8 @@ def test_only_the_unstable_tiles_change(tools):
 
 
 def test_the_shift_of_the_rule_spares_the_second_programming(tools):
-    blocks = tools.pack([tools.grid(8, 8)] * 60)
-    chip = tools.chip(bits=8, programming=0.03)
+    blocks = tools.pack([tools.chain(64)] * 60)
+    chip = tools.chip(bits=8, programming=0.01)
     again = [program_bank(blocks, chip, shift=shift).programmed.tiles_reprogrammed for shift in (0.0, 0.25, 1.0)]
     assert again[0] > again[1] >= again[2] == 0
 

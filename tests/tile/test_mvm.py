@@ -1,5 +1,7 @@
 """Fixed point: within half a step, exact where it can be."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -52,7 +54,7 @@ def test_rounding_twice_is_rounding_once(bits):
 def test_more_bits_never_do_worse():
     values = sample()
     errors = [np.abs(to_fixed_point(values, bits, np.abs(values).max()) - values).max() for bits in BITS]
-    assert all(after <= before for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after <= before for before, after in pairwise(errors))
 
 
 def test_the_largest_value_of_all_ranks_sets_the_grid():

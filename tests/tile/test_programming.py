@@ -1,6 +1,7 @@
 """Rounding to levels: on the grid, within the cell's range, and never below the matrix that was wanted."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_scaling_is_symmetric_and_gives_a_unit_diagonal(tools, family):
 
 def test_negative_definite_blocks_are_held_negated(tools, spd_family):
     chip = tools.chip(bits=4, programming=0.01, read=0.01)
-    scaled, plus = tools.programmed(tools.pack([spd_family]), chip)
+    _, plus = tools.programmed(tools.pack([spd_family]), chip)
     _, minus = tools.programmed(tools.pack([-spd_family]), chip)
     np.testing.assert_array_equal(plus.blocks.value, minus.blocks.value)
     assert (plus.sign[0], minus.sign[0]) == (1, -1)
@@ -184,10 +185,11 @@ def test_shift_is_the_documented_one_and_grows_with_the_error(tools, family, bit
     for error in (None, 0.005, 0.01, 0.02, 0.05):
         scaled, held = tools.programmed(tools.pack([family]), tools.chip(bits=bits, programming=error), shift=0.7)
         cells_per_row = len(scaled.value) / len(family)
-        assert held.shift[0] == pytest.approx(0.7 * (error or 0.0) * held.largest[0] * np.sqrt(cells_per_row), rel=1e-12)
+        rule = 0.7 * (error or 0.0) * held.largest[0] * np.sqrt(cells_per_row)
+        assert held.shift[0] == pytest.approx(rule, rel=1e-12)
         shifts.append(held.shift[0])
     assert shifts[0] == 0
-    assert all(after > before for before, after in zip(shifts, shifts[1:], strict=False))
+    assert all(after > before for before, after in pairwise(shifts))
 
 
 @pytest.mark.parametrize("bits", [None, 1, 3, 4, 8])

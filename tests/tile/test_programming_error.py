@@ -39,7 +39,7 @@ def expected_spread(held, entries, bits, slices, diagonal):
 
 @pytest.mark.parametrize(("bits", "slices"), [(None, 1), (1, 1), (3, 1), (3, 2), (2, 3), (8, 1)])
 def test_spread_of_the_programming_error(tools, bits, slices):
-    matrix = tools.lognormal(5, 1.5)
+    matrix = tools.lognormal(5, 4.0)
     errors, held, entries = many(tools, matrix, bits=bits, slices=slices)
     diagonal = np.equal(*np.nonzero(matrix))
     spread = expected_spread(held, entries, bits, slices, diagonal)
