@@ -81,7 +81,8 @@ def chips_as_markdown() -> str:
         "summary of it; *assumed*: this project's plausible choice, where nothing was published.", "",
     ]
     for chip in PRESETS.values():
-        lines += [f"## {chip.name}", "", chip.title, "", "| value | | source | confidence |", "| --- | --- | --- | --- |"]
+        lines += [f"## {chip.name}", "", chip.title, ""]
+        lines += ["| value | | source | confidence |", "| --- | --- | --- | --- |"]
         for name in ("tile_size", "cell.bits", "cell.programming_error", "cell.read_noise", "cell.conductance_max",
                      "dac.bits", "adc.bits"):
             value = attrgetter(name)(chip)

@@ -92,6 +92,7 @@ def _smooth(indptr, indices, values, index, core, size, ap_indptr, ap_indices, a
                         block[t, c] += values[e]
             for t in range(m):
                 place[index[k, t]] = -1
+                block[t, t] *= 1.0 + 1e-12  # a part without any border is singular; A P is zero there and so is x
             if live > 0:
                 solution = np.linalg.solve(block, rhs)
                 for t in range(core[k]):

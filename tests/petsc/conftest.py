@@ -149,7 +149,7 @@ def PETSc() -> Any:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Give each test a session of its own; afterwards restore the options database and free what is left. Collective."""
+    """Give each test a session of its own; restore the options database and free what is left. Collective."""
     if "PETSc" not in request.fixturenames:
         yield
         return
@@ -284,6 +284,7 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             command = [str(launcher) if launcher.exists() else "mpirun", "-n", str(ranks), *command]
         root = str(Path(__file__).parents[2])
         env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=seconds, check=False)
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=seconds,
+                              check=False)
 
     return run

@@ -1,4 +1,4 @@
-"""`analog` is a type of KSP and PC like PETSc's own: chosen by name, by options, with prefixes, with what belongs to it."""
+"""`analog` is a type of KSP and PC like PETSc's own: chosen by name, by options, with prefixes."""
 
 from __future__ import annotations
 
@@ -184,7 +184,8 @@ def test_importing_analogpde_imports_neither_petsc_nor_mpi(PETSc, python):
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_script_that_knows_nothing_of_us(PETSc, python, ranks):
-    done = python(KNOWS_NOTHING, "-ksp_type", "analog", "-ksp_converged_reason", "-ksp_monitor", ranks=ranks, module=True)
+    done = python(KNOWS_NOTHING, "-ksp_type", "analog", "-ksp_converged_reason", "-ksp_monitor", ranks=ranks,
+                  module=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "TYPES analog analog 2\n" in done.stdout
     assert "0 KSP Residual norm 1.732050807569e+01" in done.stdout  # ‖b‖ = √300

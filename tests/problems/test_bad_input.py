@@ -62,7 +62,7 @@ def run(*words):
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(["-n", "0"], 2), (["-analog_tile_size", "0"], 2), (["-n", "4", "-ksp_max_it", "1", "-out", "none"], 1),
+    [(["-n", "0"], 2), (["-analog_tile_size", "0", "-out", "none"], 2), (["-n", "4", "-ksp_max_it", "1", "-out", "none"], 1),
      (["-help"], 0)],
 )
 def test_exit_codes_of_the_program(words, code):

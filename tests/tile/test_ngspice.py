@@ -48,11 +48,10 @@ def ngspice(tmp_path, lines, n, analysis="op"):
     """Run a deck; return the column voltages, shape (points, n)."""
     raw = tmp_path / "out.raw"
     text = ["* closed-loop INV tile", ".options reltol=1e-10 abstol=1e-20 vntol=1e-14 gmin=1e-20", *lines,
-            ".save " + " ".join(f"v(c{k})" for k in range(n)), ".control", "set filetype=ascii", "set numdgt=16", analysis,
-            f"write {raw}", ".endc", ".end", ""]
-    file = tmp_path / "tile.cir"
-    file.write_text("\n".join(text))
-    run = subprocess.run(["ngspice", "-b", str(file)], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+            ".save " + " ".join(f"v(c{k})" for k in range(n)), ".control", "set filetype=ascii", "set numdgt=16",
+            analysis, "write out.raw", ".endc", ".end", ""]
+    (tmp_path / "tile.cir").write_text("\n".join(text))
+    run = subprocess.run(["ngspice", "-b", "tile.cir"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert raw.exists(), run.stdout[-1000:] + run.stderr[-1000:]
     head, body = raw.read_text().split("Values:")
     count = int(re.search(r"No\. Variables:\s*(\d+)", head)[1])
