@@ -62,11 +62,10 @@ def run(*words):
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(["-n", "0"], 2), (["-analog_tile_size", "0", "-out", "none"], 2), (["-n", "4", "-ksp_max_it", "1", "-out", "none"], 1),
-     (["-help"], 0)],
+    [("-n 0", 2), ("-analog_tile_size 0 -out none", 2), ("-n 4 -ksp_max_it 1 -out none", 1), ("-help", 0)],
 )
 def test_exit_codes_of_the_program(words, code):
-    done = run("problems/poisson.py", *words)
+    done = run("problems/poisson.py", *words.split())
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert "unused database option" not in done.stderr + done.stdout
