@@ -63,10 +63,11 @@ def launch(arguments: list[str]) -> None:
 
 
 def report(text: str) -> None:
-    """Print to standard error in one piece, after everything that was printed before."""
+    """Print to standard error in one piece, after everything that was printed before, and let mpirun pass it on."""
     sys.stdout.flush()
     sys.stderr.write(text)
     sys.stderr.flush()
+    time.sleep(0.5)  # MPI_Abort follows: what mpirun has not read by then is lost
 
 
 def run_target(flag: str, target: str) -> None:
