@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from analogpde.refine.record import SolveLog, SolveSummary
-from analogpde.report.model import BACKWARD_LIMIT, HistoryRow, Report, Solve, Totals, finite, plain
+from analogpde.refine.target import BACKWARD_ERROR
+from analogpde.report.model import HistoryRow, Report, Solve, Totals, finite, plain
 from analogpde.report.schema import check
 
 
@@ -105,7 +106,7 @@ def _residual_fp32(residual: float, backward_error: float) -> float | None:
     """Return the relative residual at which the backward error is 2⁻²⁴, ‖A‖ and the final ‖x‖ given by their ratio."""
     if not (math.isfinite(residual) and math.isfinite(backward_error) and residual > 0 and backward_error > 0):
         return None
-    return finite(BACKWARD_LIMIT * float(residual) / float(backward_error))
+    return finite(BACKWARD_ERROR * float(residual) / float(backward_error))
 
 
 def environment() -> dict[str, Any]:

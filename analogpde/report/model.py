@@ -11,12 +11,6 @@ from typing import Any
 from analogpde.cost.ledger import Ledger
 from analogpde.report.schema import SCHEMA, check
 
-BACKWARD_LIMIT = 2.0**-24
-"""Normwise backward error of an FP32-equivalent solution."""
-
-FORWARD_LIMIT = 2.0**-23
-"""Forward error of an FP32-equivalent solution."""
-
 
 @dataclass(frozen=True)
 class HistoryRow:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from analogpde.errors import AnalogError
+from analogpde.refine.target import BACKWARD_ERROR
 from analogpde.report import figures, words
-from analogpde.report.model import BACKWARD_LIMIT, Report, Solve
+from analogpde.report.model import Report, Solve
 
 NO_FIGURES = ("This page has no figures because Matplotlib could not be imported where it was made: "
               "pip install matplotlib, then make the page again from the .json report: "
@@ -72,7 +73,7 @@ def to_html(report: Report, folder: Path | None = None) -> str:
         pictures=[_picture(entry, folder) for entry in problem.get("pictures", [])],
         operations=words.OPERATIONS,
         times=_times(report),
-        backward_limit=BACKWARD_LIMIT,
+        backward_limit=BACKWARD_ERROR,
     ) + "\n"
 
 
@@ -85,7 +86,7 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
                       "largest of all solves" if report.count > 1 else "of the solve"))
         errors = [solve.backward_error for solve in report.solves]
         largest = None if None in errors else max(error for error in errors if error is not None)
-        facts.append(("backward error", words.scientific(largest), words.against(largest, BACKWARD_LIMIT, "2⁻²⁴")))
+        facts.append(("backward error", words.scientific(largest), words.against(largest, BACKWARD_ERROR, "2⁻²⁴")))
     verified = [solve for solve in report.solves if solve.verified]
     if verified:
         worst = max(verified, key=lambda solve: math.inf if solve.forward_error is None else solve.forward_error)

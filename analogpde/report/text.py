@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 
+from analogpde.refine.target import BACKWARD_ERROR
 from analogpde.report import words
-from analogpde.report.model import BACKWARD_LIMIT, HistoryRow, Report, Solve
+from analogpde.report.model import HistoryRow, Report, Solve
 
 WIDTH = 100
 LABEL = 18
@@ -66,7 +67,7 @@ def _solve(solve: Solve, counts: bool) -> list[str]:
         lines += _labelled("", solve.advice)
     lines += _labelled("residual", f"{words.scientific(solve.relative_residual)}   true, relative to b")
     lines += _labelled("backward error", f"{words.scientific(solve.backward_error)}   "
-                                         f"{words.against(solve.backward_error, BACKWARD_LIMIT, '2⁻²⁴')}")
+                                         f"{words.against(solve.backward_error, BACKWARD_ERROR, '2⁻²⁴')}")
     if solve.verified:
         native = "not available" if solve.forward_error_fp32 is None else words.scientific(solve.forward_error_fp32)
         lines += _labelled("forward error", f"analog {words.scientific(solve.forward_error)}  |  native FP32 {native}  "

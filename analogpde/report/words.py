@@ -8,7 +8,8 @@ from typing import Any
 
 from analogpde.chip.chip import Chip
 from analogpde.errors import AnalogError
-from analogpde.report.model import FORWARD_LIMIT, Report, Solve, within_tolerance
+from analogpde.refine.target import FORWARD_ERROR
+from analogpde.report.model import Report, Solve, within_tolerance
 
 OPERATIONS: dict[str, tuple[str, str]] = {
     "inv_shots": ("INV shots", "settlings of a closed-loop tile, one per tile and application"),
@@ -175,7 +176,7 @@ def forward_verdict(solve: Solve) -> str:
     """Return how the forward error compares with the FP32-equivalent limit and with the native FP32 solve."""
     if solve.forward_error is None:
         return ""
-    words = against(solve.forward_error, FORWARD_LIMIT, "2⁻²³")
+    words = against(solve.forward_error, FORWARD_ERROR, "2⁻²³")
     if solve.forward_error_fp32 is not None:
         better = solve.forward_error <= solve.forward_error_fp32
         words += "; not above native FP32" if better else "; ABOVE native FP32"

@@ -1,0 +1,135 @@
+"""Singular systems: with a null space attached the answer is the right one, without it no wrong 'converged'."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+pytestmark = pytest.mark.mpi
+
+EPS = np.finfo(float).eps
+SHAPES = [(40,), (300,), (14, 13), (7, 6, 5)]  # one tile; several; two and three dimensions
+
+
+def consistent(n):
+    """A right-hand side that sums to zero up to rounding."""
+    b = np.sin(0.7 * np.arange(n)) + 0.01 * np.arange(n)
+    return b - b.mean()
+
+
+@pytest.fixture
+def constants(PETSc):
+    """A maker of null spaces of constants."""
+    return lambda matrix: PETSc.NullSpace().create(constant=True, comm=matrix.getComm())
+
+
+@pytest.fixture
+def singular(distribute, constants):
+    """A maker of matrices with the null space of constants attached."""
+
+    def make(whole):
+        matrix = distribute(whole)
+        matrix.setNullSpace(constants(matrix))
+        return matrix
+
+    return make
+
+
+@pytest.mark.parametrize("chip", ["ideal", "pku2025", "rram128", "sram64"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_neumann(solve, gallery, singular, shape, chip):
+    whole = gallery.neumann(*shape)
+    n = whole.shape[0]
+    done = solve(whole, consistent(n), matrix=singular(whole), analog_chip=chip)
+    assert done.reason > 0
+    # each correction leaves the projection with a mean of at most about eps times its own norm
+    assert abs(done.x.sum()) / np.sqrt(n) <= 4 * EPS * (done.iterations + 1) * np.sqrt(n) * np.linalg.norm(done.x)
+    exact = np.linalg.lstsq(whole.toarray(), done.b)[0]  # of least norm: orthogonal to the constants
+    assert np.linalg.norm(done.x - exact) <= 2.0**-23 * np.linalg.norm(exact)
+    assert done.backward_error <= 2.0**-24
+
+
+@pytest.mark.parametrize("accelerator", ["none", "fcg", "fgmres"])
+def test_every_accelerator_keeps_out_of_the_null_space(solve, gallery, singular, accelerator):
+    whole = gallery.neumann(14, 13)
+    done = solve(whole, consistent(182), matrix=singular(whole), ksp_analog_accelerator=accelerator)
+    exact = np.linalg.lstsq(whole.toarray(), done.b)[0]
+    assert np.linalg.norm(done.x - exact) <= 2.0**-23 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("levels", [1, 10])
+def test_a_null_space_given_as_a_vector(PETSc, solve, gallery, distribute, scatter, levels):
+    weights = 1.0 + 0.5 * np.cos(0.2 * np.arange(182))  # D A D, whose null vector is D⁻¹1
+    whole = sp.csr_matrix(sp.diags_array(weights) @ gallery.neumann(14, 13) @ sp.diags_array(weights))
+    null = 1 / weights / np.linalg.norm(1 / weights)
+    matrix = distribute(whole)
+    matrix.setNullSpace(PETSc.NullSpace().create(vectors=[scatter(matrix, null)], comm=matrix.getComm()))
+    b = consistent(182)
+    b -= null * (null @ b)
+    done = solve(whole, b, matrix=matrix, pc_analog_levels=levels)
+    assert done.reason > 0
+    assert abs(null @ done.x) <= 4 * EPS * (done.iterations + 1) * np.sqrt(182) * np.linalg.norm(done.x)
+    exact = np.linalg.lstsq(whole.toarray(), b)[0]
+    assert np.linalg.norm(done.x - exact) <= 2.0**-23 * np.linalg.norm(exact)
+
+
+def test_the_transpose_null_space_makes_the_right_hand_side_consistent(PETSc, solve, gallery, singular, scatter):
+    scale = 1.0 + 0.5 * np.sin(0.3 * np.arange(182))  # D A: the left null vector is D⁻¹1
+    whole = sp.csr_matrix(sp.diags_array(scale) @ gallery.neumann(14, 13))
+    left = 1 / scale / np.linalg.norm(1 / scale)
+    matrix = singular(whole)
+    matrix.setTransposeNullSpace(PETSc.NullSpace().create(vectors=[scatter(matrix, left)], comm=matrix.getComm()))
+    done = solve(whole, np.ones(182), matrix=matrix, ksp_rtol=1e-10)
+    assert done.reason == 2
+    rest = done.residual - left * (left @ done.residual)
+    assert np.linalg.norm(rest) <= 1.001e-10 * np.linalg.norm(done.b)
+    assert abs(left @ done.b) > 0.1 * np.linalg.norm(done.b)  # it was inconsistent indeed
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_an_inconsistent_right_hand_side_is_refused(solve, gallery, singular, shape):
+    whole = gallery.neumann(*shape)
+    done = solve(whole, 1.0 + consistent(whole.shape[0]), matrix=singular(whole))
+    assert done.reason < 0
+    assert np.isfinite(done.x).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("chip", ["ideal", "rram128"])
+def test_singular_without_a_null_space_is_refused_or_answered_rightly(solve, gallery, shape, chip, PETSc):
+    whole = gallery.neumann(*shape)
+    n = whole.shape[0]
+    for b, solvable in ((consistent(n), True), (1.0 + consistent(n), False)):
+        try:
+            done = solve(whole, b, analog_chip=chip)
+        except PETSc.Error as error:
+            assert "tile" in str(error.__cause__)  # no stable circuit
+            PETSc.Options().delValue("ksp_type")
+            PETSc.Options().delValue("analog_chip")
+            continue
+        if done.reason > 0:
+            assert solvable
+            assert done.backward_error <= 2.0**-24
+
+
+def test_a_null_space_attached_after_a_solve_is_heeded(solve, gallery, distribute, constants):
+    whole = gallery.neumann(40)
+    matrix = distribute(whole)
+    done = solve(whole, consistent(40), matrix=matrix, analog_chip="rram128")
+    before = done.analog.programmings
+    matrix.setNullSpace(constants(matrix))
+    done.ksp.setOperators(matrix)
+    matrix.stateIncrease()
+    done.ksp.solve(done.rhs, done.solution)
+    done.__dict__.pop("x", None)
+    assert done.analog.programmings == before + 1  # the last unknown is grounded now
+    exact = np.linalg.lstsq(whole.toarray(), done.b)[0]
+    assert np.linalg.norm(done.x - exact) <= 2.0**-23 * np.linalg.norm(exact)
+
+
+def test_the_initial_guess_keeps_its_part_in_the_null_space(solve, gallery, singular):
+    whole = gallery.neumann(14, 13)
+    done = solve(whole, consistent(182), matrix=singular(whole), start=np.full(182, 5.0))
+    exact = np.linalg.lstsq(whole.toarray(), done.b)[0] + 5.0
+    assert np.linalg.norm(done.x - exact) <= 2.0**-23 * np.linalg.norm(exact)
