@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/results_table.py [--sizes small|all] [--ranks 1,2,4] [--minutes M] [--chips …]
 
-Each case runs as a user would run it (`mpirun -n P python problems/X.py … -verify`) and is read from its report.
+Each case is a problem script under mpirun with -verify, read from its report; several small ones share a process.
 Finished cases are kept in docs/results.json and not run again (--again does); docs/results.md is written from it
 after each case, misses included, so that an interrupted run loses nothing.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import itertools
 import json
 import os
@@ -66,31 +67,61 @@ def key(case: dict[str, object]) -> str:
     return "/".join(str(case[part]) for part in ("problem", "dim", "degree", "n", "chip", "ranks"))
 
 
-def run(case: dict[str, object], timeout: float) -> dict[str, object]:
-    """Run one case and return what its report says of each matrix."""
+def words(case: dict[str, object], folder: str) -> list[str]:
+    """Return the options of a case, as typed behind the problem's script."""
+    return [*PROBLEMS[str(case["problem"])][0], "-dim", str(case["dim"]), "-degree", str(case["degree"]), "-n",
+            str(case["n"]), "-analog_chip", str(case["chip"]), "-ksp_type", "analog", "-verify", "-picture", "false",
+            "-snapshots", "0", "-out", folder]
+
+
+def run(batch: list[dict[str, object]], timeout: float) -> list[dict[str, object]]:
+    """Run cases of one problem and rank count in one mpirun; return what their reports say of each matrix."""
     beside = Path(sys.executable).with_name("mpirun")
     mpirun = str(beside) if beside.exists() else shutil.which("mpirun") or "mpirun"
-    start = time.monotonic()
+    results = []
     with tempfile.TemporaryDirectory() as folder:
-        command = [mpirun, "-n", str(case["ranks"]), sys.executable, str(ROOT / "problems" / f"{case['problem']}.py"),
-                   *PROBLEMS[str(case["problem"])][0], "-dim", str(case["dim"]), "-degree", str(case["degree"]),
-                   "-n", str(case["n"]), "-analog_chip", str(case["chip"]), "-ksp_type", "analog", "-verify",
-                   "-picture", "false", "-snapshots", "0", "-out", folder]
+        orders = Path(folder) / "orders.json"
+        orders.write_text(json.dumps([words(case, f"{folder}/{i}") for i, case in enumerate(batch)]), encoding="utf-8")
+        command = [mpirun, "-n", str(batch[0]["ranks"]), sys.executable, __file__, "--worker", str(batch[0]["problem"]),
+                   str(orders)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         try:
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout,
                                   check=False, cwd=ROOT)
+            said = (done.stderr or done.stdout).strip()[-400:] or f"exit code {done.returncode}"
         except subprocess.TimeoutExpired:
-            return {**case, "error": f"not finished in {timeout:.0f} s"}
-        report = Path(folder) / "report.json"
-        if not report.exists():
-            return {**case, "error": (done.stderr or done.stdout).strip()[-400:]}
-        data = json.loads(report.read_text(encoding="utf-8"))
-    solves = [{name: solve[name] for name in (
-        "prefix", "count", "iterations", "converged_reason", "backward_error", "forward_error", "forward_error_fp32")}
-        for solve in data["solves"]]
-    return {**case, "unknowns": data["unknowns"], "solves": solves, "seconds": round(time.monotonic() - start, 1),
-            "date": datetime.date.today().isoformat()}
+            said = f"not finished in {timeout:.0f} s"
+        for i, case in enumerate(batch):
+            report = Path(folder) / str(i) / "report.json"
+            if not report.exists():
+                results.append({**case, "error": said})
+                continue
+            data = json.loads(report.read_text(encoding="utf-8"))
+            solves = [{name: solve[name] for name in (
+                "prefix", "count", "iterations", "converged_reason", "backward_error", "forward_error",
+                "forward_error_fp32")} for solve in data["solves"]]
+            results.append({**case, "unknowns": data["unknowns"], "solves": solves,
+                            "date": datetime.date.today().isoformat()})
+    return results
+
+
+def worker(problem: str, orders: str) -> int:
+    """Run a problem's `main` once for every list of options in the file `orders`. Collective."""
+    sys.path.insert(0, str(ROOT / "problems"))
+    main = importlib.import_module(problem).main
+    for options in json.loads(Path(orders).read_text(encoding="utf-8")):
+        main(options)
+    return 0
+
+
+def batches(wanted: list[dict[str, object]]) -> Iterator[list[dict[str, object]]]:
+    """Yield the cases in batches: small ones of a problem and rank count together, large ones by chip."""
+    waiting: dict[tuple[object, ...], list[dict[str, object]]] = {}
+    for case in wanted:
+        small = int(str(case["unknowns"])) < 20_000
+        together = (case["problem"], case["ranks"]) if small else (*key(case).split("/")[:4], case["ranks"])
+        waiting.setdefault((small, *together), []).append(case)
+    yield from waiting.values()
 
 
 def misses(result: dict[str, object]) -> list[str]:
@@ -196,22 +227,26 @@ def main() -> int:
     parser.add_argument("--chips", type=lambda text: text.split(","), default=list(CHIPS))
     parser.add_argument("--problems", type=lambda text: text.split(","), default=list(PROBLEMS))
     parser.add_argument("--minutes", type=float, default=1e9, help="start no further case after so many minutes")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one case")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds per case")
     parser.add_argument("--again", action="store_true", help="run cases again that are in docs/results.json")
     parser.add_argument("--page-only", action="store_true", help="write the page from the data, run nothing")
+    parser.add_argument("--worker", nargs=2, metavar=("PROBLEM", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.worker:
+        return worker(*arguments.worker)
     results: dict[str, dict[str, object]] = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
     start = time.monotonic()
     wanted = [] if arguments.page_only else list(cases(arguments))
-    for number, case in enumerate(wanted, 1):
-        if key(case) in results and not arguments.again:
-            continue
+    todo = [case for case in wanted if arguments.again or key(case) not in results]
+    for batch in batches(todo):
         if time.monotonic() - start > 60 * arguments.minutes:
-            print(f"results: time is up after {number - 1} of {len(wanted)} cases; run again to go on")
+            print(f"results: time is up; {sum(key(case) not in results for case in wanted)} cases are left, run again")
             break
-        result = results[key(case)] = run(case, arguments.timeout)
-        told = "; ".join(misses(result)) or "ok"
-        print(f"[{number}/{len(wanted)}] {key(case)}: {told} ({result.get('seconds', '-')} s)", flush=True)
+        begin = time.monotonic()
+        for result in run(batch, arguments.timeout * len(batch)):
+            results[key(result)] = result
+            print(f"{key(result)}: {'; '.join(misses(result)) or 'ok'}", flush=True)
+        print(f"  {len(batch)} cases in {time.monotonic() - begin:.0f} s", flush=True)
         write(results)
     write(results)
     failed = sum(1 for result in results.values() if misses(result))

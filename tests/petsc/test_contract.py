@@ -215,12 +215,12 @@ def test_transposed_solves_are_refused_not_answered_wrongly(solve, gallery, caus
     assert done.reason > 0
 
 
-@pytest.mark.parametrize("scale", [-1.0, 1e-30, 1e30])
-def test_scaling_the_system_changes_nothing(solve, gallery, scale):
+@pytest.mark.parametrize("scale", [-1.0, 2.0**-100, 2.0**100])
+def test_scaling_the_matrix_changes_nothing(solve, gallery, scale):
     reference = solve(gallery.poisson(12, 12))
     done = solve(scale * gallery.poisson(12, 12))
-    done.assert_fp32()
     assert done.iterations == reference.iterations
+    assert np.array_equal(scale * done.x, reference.x)  # powers of two: not one rounding differs
 
 
 def test_diagonal_scaling_by_petsc(solve, gallery):
