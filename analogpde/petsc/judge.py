@@ -15,6 +15,9 @@ from analogpde.refine.target import FP32_RTOL, STOP_BACKWARD, STOP_FORWARD
 _STATUS = {status.code: status for status in (
     Status.CONVERGED_RTOL, Status.CONVERGED_ATOL, Status.CONVERGED_ITS, Status.DIVERGED_ITS, Status.DIVERGED_DTOL,
     Status.DIVERGED_NANORINF)}
+# Backward error at which FP64 itself ends, direct solvers too: the forward error is then at most κ·2^-48, 2^24 times
+# less than FP32 can promise, whatever can or cannot be estimated from steps that are all rounding.
+FP64_ROUNDING = 2.0**-48
 
 
 class Judge:
@@ -65,8 +68,9 @@ class Judge:
             return _STATUS.get(self.petsc_reason, Status.DIVERGED_USER)
         if progress.residual_norm == 0.0:  # whatever a program's test wants: nothing is left to correct
             return Status.CONVERGED_ATOL
-        if self._fp32 and self.backward_error(progress.residual_norm) <= STOP_BACKWARD and \
-                progress.forward_estimate <= STOP_FORWARD:
+        backward = self.backward_error(progress.residual_norm)
+        near = progress.forward_estimate <= STOP_FORWARD or backward <= FP64_ROUNDING
+        if self._fp32 and backward <= STOP_BACKWARD and near:
             return Status.CONVERGED_FP32
         return None
 

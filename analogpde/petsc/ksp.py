@@ -203,8 +203,9 @@ class AnalogKSP:
             if converted:
                 aij.destroy()
             entries = len(values)
-            squares = np.concatenate(([0.0], np.cumsum(values**2)))
-            largest = math.sqrt(max(0.0, float(np.max(squares[indptr[1:]] - squares[indptr[:-1]], initial=0.0))))
+            unit = float(np.abs(values).max(initial=0.0)) or 1.0  # so that no square over- or underflows
+            squares = np.concatenate(([0.0], np.cumsum((values / unit) ** 2)))
+            largest = unit * math.sqrt(max(0.0, float(np.max(squares[indptr[1:]] - squares[indptr[:-1]], initial=0.0))))
         except InvalidInput:  # no entries: a product with a fixed vector bounds the norm from below
             probe, image = matrix.createVecs()
             begin, end = probe.getOwnershipRange()

@@ -20,8 +20,8 @@ from analogpde.petsc.stack import MPI, PETSc
 
 # A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
 STALLED = 0.7
-_NEED_A_FIXED_PC = ("bcgs", "bcgsl", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs", "lgmres",
-                    "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
+_NEED_A_FIXED_PC = ("bcgs", "bcgsl", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs",
+                    "lgmres", "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
 _NO_FAILURE = PETSc.PC.FailedReason.NOERROR
 
 
@@ -145,9 +145,9 @@ class AnalogPC:
         varies = chip.cell.read_noise or chip.dac.bits is not None or chip.adc.bits is not None
         if varies and ksp.getType() in _NEED_A_FIXED_PC and not self._warned:
             self._warned = True
-            say(pc.getComm().tompi4py(), f"analogpde: KSP {ksp.getType()} takes the preconditioner for fixed and linear, "
-                "which tiles are not: its residual norms, and its 'converged', may be wrong. Use -ksp_type analog, "
-                "fgmres, fcg or gcr.")
+            say(pc.getComm().tompi4py(), f"analogpde: KSP {ksp.getType()} takes the preconditioner for fixed and "
+                "linear, which tiles are not: its residual norms, and its 'converged', may be wrong. Use -ksp_type "
+                "analog, fgmres, fcg or gcr.")
 
     def postSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Forget a failed application, which the solve has reported: PETSc would refuse every later solve for it."""

@@ -133,6 +133,18 @@ def test_fgmres_minimises_over_corrections_that_change(tools):
         assert abs(history[k].residual_norm - np.linalg.norm(b - matrix @ span @ best)) < 1e-12 * np.linalg.norm(b)
 
 
+def test_fgmres_keeps_its_basis_orthogonal(tools):
+    # a good preconditioner makes A M v nearly v: what is left after one orthogonalisation is mostly rounding
+    matrix, b = tools.unsymmetric(30), tools.right_hand_side(30)
+    accelerator = FlexibleGmres(30, 8)
+    system = tools.System(matrix, b, tools.inexact(matrix, 1e-6))
+    for _ in range(2):
+        correction = system.correct(accelerator.target(system, b))
+        accelerator.update(system, b, correction)
+    basis = accelerator._v[:3]
+    assert np.abs(basis @ basis.T - np.eye(3)).max() < 1e-13
+
+
 def test_fgmres_finishes_in_n_steps(tools):
     matrix, b = tools.unsymmetric(12), tools.right_hand_side(12)
     status, _, history, _ = tools.solve(tools.System(matrix, b, np.eye(12)), "fgmres", rtol=1e-12)
@@ -199,8 +211,9 @@ def test_auto_goes_on_with_fgmres_on_an_indefinite_matrix(tools):
     status, x, history, _ = tools.solve(system, "auto", rtol=1e-11, stagnation=40)
     assert status is Status.CONVERGED_RTOL
     np.testing.assert_allclose(x, np.linalg.solve(matrix, b), rtol=0, atol=1e-9)
-    # every correction was used once, the one at the switch too
+    # every correction was used, the one at the switch too
     assert len(system.corrected) == history[-1].iteration
+    assert all(p.correction > 0 for p in history[1:])
     # at the switch a cycle of fgmres begins: from there the residual never grows again
     norms = [p.residual_norm for p in history]
     switch = next(k for k in range(len(norms)) if all(a >= b for a, b in zip(norms[k:], norms[k + 1:], strict=False)))
