@@ -152,7 +152,7 @@ def test_empty_ranks_and_unequal_shares(PETSc, solve, gallery, distribute, given
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
 @pytest.mark.parametrize("given", [{}, {"pc_analog_levels": 1}, {"pc_analog_levels": 1, "pc_analog_core": 1},
-                                   {"analog_chip": "pku2025"}, {"analog_tile_size": 2}])
+                                   {"analog_chip": "pku2025"}, {"analog_tile_size": 2, "pc_analog_levels": 1}])
 def test_tiny_systems(solve, gallery, rows, given):
     done = solve(gallery.poisson(rows), **given)
     assert done.reason > 0
