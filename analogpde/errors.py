@@ -30,6 +30,14 @@ class ProgrammingFailed(AnalogError):
     """A block that no tile of this chip can hold as a stable circuit."""
 
 
+def cause(error: BaseException) -> AnalogError | None:
+    """Return the error of ours that another one, PETSc's most often, was raised from; None if there is none."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, AnalogError):
+        found = found.__cause__ or found.__context__
+    return found
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean …?' for the known word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analogpde.errors import AnalogError
+from analogpde.errors import AnalogError, cause
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -43,11 +43,13 @@ def launch(arguments: list[str]) -> None:
         raise SystemExit(f"analogpde: {error}") from None
     if MPI.COMM_WORLD.size == 1:
         run_target(flag, target)
+        remind()
         return
     # A communicator of its own: the others may be inside a collective of COMM_WORLD when one rank fails.
     comm = MPI.COMM_WORLD.Dup()
     try:
         run_target(flag, target)
+        remind()
     except SystemExit as ending:
         code = exit_code(ending)
         if code == 0 or all_arrive(comm, EXIT_GRACE_SECONDS):
@@ -56,10 +58,26 @@ def launch(arguments: list[str]) -> None:
         report(f"analogpde: rank {comm.rank} of {comm.size} exits with code {code} while others go on{said}\n")
         MPI.COMM_WORLD.Abort(code)
     except BaseException as error:
-        report(f"analogpde: error on rank {comm.rank} of {comm.size}\n{traceback.format_exc()}")
+        ours = cause(error)
+        last = f"analogpde: {ours}\n" if ours is not None else ""  # behind PETSc's lines, where it is seen
+        report(f"analogpde: error on rank {comm.rank} of {comm.size}\n{traceback.format_exc()}{last}")
         all_arrive(comm, ERROR_GRACE_SECONDS)
         # Anything gentler would hang in MPI_Finalize, or in the collective that the others wait in.
         MPI.COMM_WORLD.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def remind() -> None:
+    """Say so if the options ask for our types and nothing was solved by them: a forgotten prefix, most often."""
+    from analogpde.petsc import log
+    from analogpde.petsc.stack import MPI, PETSc
+
+    wanted = [name for name, value in PETSc.Options().getAll().items()
+              if name.endswith(("ksp_type", "pc_type")) and value == "analog"]
+    idle = not log.session().solves and log.machine.tiles_programmed == 0
+    if wanted and idle and MPI.COMM_WORLD.rank == 0:
+        report(f"analogpde: nothing was solved by -ksp_type analog or -pc_type analog (options given: "
+               f"{', '.join('-' + name for name in wanted)}). A solver with an options prefix wants it in front, "
+               "-flow_ksp_type for the prefix flow_; a DOLFINx LinearProblem also wants petsc_options={}.\n")
 
 
 def report(text: str) -> None:

@@ -166,6 +166,9 @@ if ! "$venv/bin/python" -m pip install --disable-pip-version-check -e ".[$wanted
     stop "the installation failed; the lines above are the end of $log." \
         "Most often the network: check that this works: $venv/bin/python -m pip download --no-deps jinja2"
 fi
+say "compiling the tile kernels, once"
+OMP_NUM_THREADS=1 "$venv/bin/python" problems/poisson.py -n 24 -analog_chip pku2025 -out none >>"$log" 2>&1 ||
+    say "that did not work (see $log); they are compiled at their first use."
 {
     printf '%s\n' "$key"
     printf '%s\n' "$wanted" | tr , '\n'

@@ -18,7 +18,8 @@ class Ledger:
         cells_written: memory cells programmed (each polarity and slice is a cell of its own).
         tiles_programmed: tiles written, first time or again.
         tiles_reprogrammed: tiles written again because the first programming was unstable.
-        host_flops: floating-point operations of the digital host (sparse products, vectors).
+        host_flops: floating-point operations of the host in sparse products of the refinement loop and of the tile
+            multigrid; what a digital preconditioner does is not counted.
         host_bytes: bytes those operations move, counted as if nothing stayed in a cache.
     """
 

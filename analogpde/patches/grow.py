@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from analogpde.compiled import compiled
 
+SMALL_TILE = 32
+
 
 @dataclass(frozen=True)
 class LocalMatrix:
@@ -294,7 +296,8 @@ def make_patches(matrix: LocalMatrix, tile: int, *, core: int | None, overlap: i
         The patches; every owned unknown is in the core of exactly one.
     """
     strength, largest = coupling_strength(matrix.indptr, matrix.indices, matrix.values)
-    wanted = core or _choose_core(matrix, strength, largest, threshold, tile)
+    # on a small tile the border always outweighs the core; half a tile keeps the coarse levels sparse
+    wanted = core or (max(1, tile // 2) if tile <= SMALL_TILE else 0) or _choose_core(matrix, strength, largest, threshold, tile)
     wanted = min(wanted, tile)
     label, count = _partition(matrix, strength, largest, threshold, wanted)
     if count:

@@ -50,7 +50,8 @@ def say(comm: MPI.Comm, text: str) -> None:
     """Print one line to standard error, from rank 0 of `comm`."""
     if comm.rank == 0:
         sys.stdout.flush()
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(text + "\n")  # in one piece: other ranks write there too
+        sys.stderr.flush()
 
 
 def report(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from analogpde.petsc.guard import say
 from analogpde.petsc.judge import Judge
 from analogpde.petsc.matrix import as_aij, version
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
+from analogpde.petsc.register import check, function
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.system import System
@@ -74,7 +76,8 @@ class AnalogKSP:
         accelerator = v["ksp_analog_accelerator"]
         viewer.printfASCII(f"    iterative refinement, residual {residual}, accelerator {accelerator}\n")
         if ksp.getTolerances()[0] == FP32_RTOL:
-            viewer.printfASCII("    target: FP32-equivalent (estimated forward error 2^-23, backward error 2^-24)\n")
+            viewer.printfASCII("    target: FP32-equivalent (forward error 2^-23, backward error 2^-24), in place of "
+                               "the relative tolerance below\n")
         kind = ksp.getPC().getType()
         if kind != "analog":
             viewer.printfASCII(f"    corrections by PC '{kind}', not by PC analog\n")
@@ -96,11 +99,22 @@ class AnalogKSP:
 
     def solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refine until converged or refused, and record it."""
-        if ksp.getNormType() == PETSc.KSP.NormType.NONE:
-            self._smooth(ksp, b, x)
-            return
+        try:
+            # after values have changed without KSPSetOperators, PETSc would do it inside the first application only
+            ksp.getPC().setUp()
+            if ksp.getNormType() == PETSc.KSP.NormType.NONE:
+                self._smooth(ksp, b, x)
+            else:
+                self._solve(ksp, b, x)
+        except BaseException:  # PETSc, which has locked b during the solve, does not unlock it after an error
+            check(function("VecLockReadPop", ctypes.c_void_p)(b.handle))
+            raise
+
+    # ---- what they do -----------------------------------------------------------------------------------
+
+    def _solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         comm = ksp.getComm().tompi4py()
-        setup_seconds, programmed = self._take_setup(ksp.getPC())
+        setup_seconds, programmed = log.take_setups(ksp.getOptionsPrefix() or "")
         before = log.machine - programmed
         start = log.clock()
         matrix, _ = ksp.getOperators()
@@ -114,34 +128,35 @@ class AnalogKSP:
             judge.restore()
         reason = judge.petsc_reason if status is Status.DIVERGED_USER else status.code
         ksp.setConvergedReason(reason)
-        # values changed without KSPSetOperators: PETSc has set the PC up inside its first application
-        late_seconds, _ = self._take_setup(ksp.getPC())
         operations = log.reduce(comm, log.machine - before)
         advice = status.advice
         if sliced is not None:
-            advice += (f" The sliced residual ({sliced.bits} bits) differs from the true one by a backward error of "
-                       f"{judge.backward_error(system.difference):.1e}: nothing below that can be attained.")
+            floor = (f"The sliced residual ({sliced.bits} bits) differs from the true one by a backward error of "
+                     f"{judge.backward_error(system.difference):.1e}: nothing below that can be attained. ")
+            if status is Status.DIVERGED_STAGNATED:
+                floor += "Raise -ksp_analog_residual_bits, ask for less by -ksp_rtol, or use the digital residual. "
+            advice = floor + advice
         history = judge.all_ranks(operations.inv_shots - programmed.inv_shots)
         record = SolveRecord(
             prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,
             converged_reason=_REASONS.get(reason, str(reason)), advice=advice,
             relative_residual=history[-1].relative_residual,
             backward_error=judge.backward_error(judge.residual_norm), preconditioner=ksp.getPC().getType() or "none",
-            history=history, operations=operations, seconds_setup=setup_seconds + late_seconds,
-            seconds_solve=log.clock() - start - late_seconds, description=self._describe_pc(ksp.getPC()))
+            history=history, operations=operations, seconds_setup=setup_seconds, seconds_solve=log.clock() - start,
+            description=self._describe_pc(ksp.getPC()),
+            digital_parts=self._digital_parts(ksp.getPC(), operations))
         system.destroy()
         if comm.size == MPI.COMM_WORLD.size:  # a solver on part of the ranks is somebody's inner solver
             log.session().add(record)
         self._tell(comm, record)
-
-    # ---- what they do -----------------------------------------------------------------------------------
 
     def _refine(self, ksp: PETSc.KSP, system: System, judge: Judge, x: PETSc.Vec) -> Status:
         """Run the loop on this rank's part of x. Collective."""
         if not math.isfinite(judge.b_norm):
             judge.history.append(Step(0, math.nan, 0.0, 0.0, 0))
             return Status.DIVERGED_NANORINF
-        values = np.array(x.array_r)
+        # a zero right-hand side has a zero answer; relative to it no other guess would ever be good enough
+        values = np.array(x.array_r) if judge.b_norm > 0 else np.zeros(x.getLocalSize())
         accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
 
         def test(progress: Progress) -> Status | None:
@@ -228,19 +243,19 @@ class AnalogKSP:
             self._sliced = SlicedOperator(matrix, bits, ksp.getOptionsPrefix() or "")
         return self._sliced
 
-    def _take_setup(self, pc: PETSc.PC) -> tuple[float, Ledger]:
-        """Return the seconds and operations of a set-up that has not been reported yet."""
-        if pc.getType() != "analog":
-            return 0.0, Ledger()
-        context = pc.getPythonContext()
-        seconds, context.setup_seconds = context.setup_seconds, 0.0
-        operations, context.setup_operations = context.setup_operations, Ledger()
-        return seconds, operations
-
     def _describe_pc(self, pc: PETSc.PC) -> str:
         if pc.getType() == "analog":
             return str(pc.getPythonContext().describe())
         return f"PC {pc.getType()}"
+
+    @staticmethod
+    def _digital_parts(pc: PETSc.PC, operations: Ledger) -> str:
+        """Return which part of the corrections is digital though tiles take part; '' if none."""
+        if pc.getType() == "analog":
+            return "; ".join(pc.getPythonContext().digital_parts)
+        if operations.inv_shots:
+            return f"tiles work only inside the digital preconditioner '{pc.getType()}'"
+        return ""
 
     def _tell(self, comm: MPI.Comm, record: SolveRecord) -> None:
         """Say on the terminal what must not be missed: a digital preconditioner, a refusal."""
@@ -249,6 +264,9 @@ class AnalogKSP:
             self._told_digital = True
             say(comm, f"analogpde: {name}: corrections come from the digital preconditioner '{record.preconditioner}', "
                 "not from analog tiles.")
+        elif record.digital_parts and record.preconditioner != "analog" and not self._told_digital:
+            self._told_digital = True
+            say(comm, f"analogpde: {name}: partly digital: {record.digital_parts}.")
         if not record.converged and self._messages < _MESSAGES_PER_PREFIX:
             self._messages += 1
             say(comm, f"analogpde: {name}: {record.converged_reason} after {record.iterations} iterations, relative "

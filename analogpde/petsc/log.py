@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import time
+from types import TracebackType
 
 import numpy as np
 
 from analogpde.cost import Ledger
-from analogpde.errors import AnalogError
+from analogpde.errors import AnalogError, cause
 from analogpde.options import REPORT_OPTIONS
 from analogpde.petsc.options import guard_names, read
 from analogpde.petsc.stack import MPI, PETSc
@@ -16,10 +18,32 @@ from analogpde.refine.record import SolveLog
 
 EVENTS = {name: PETSc.Log.Event(f"Analog{name}") for name in ("Partition", "Program", "Apply", "Coarse")}
 
+_excepthook = sys.excepthook
 _session = SolveLog(ranks=MPI.COMM_WORLD.size)
 # This rank's operations since the start: whatever preconditioner applies tiles adds to it, also deep inside
 # another one, and each solve takes the difference.
 machine = Ledger()
+# Set-ups that no solve has taken into its record yet: options prefix of the PC, seconds, operations.
+_setups: list[tuple[str, float, Ledger]] = []
+# What PETSc puts behind a solver's prefix for the solvers inside its preconditioner.
+_NESTED = ("mg_", "sub_", "fieldsplit_", "pc_", "ksp_", "inner_", "redundant_", "telescope_", "esteig_")
+
+
+def add_setup(prefix: str, seconds: float, operations: Ledger) -> None:
+    """Remember a set-up of PC analog until a solve takes it into its record."""
+    _setups.append((prefix, seconds, operations))
+
+
+def take_setups(prefix: str) -> tuple[float, Ledger]:
+    """Return the seconds and operations of the set-ups under a solver's prefix, its own PC's or one's inside it."""
+    seconds, operations = 0.0, Ledger()
+    for setup in list(_setups):
+        name = setup[0]
+        if name == prefix or (name.startswith(prefix) and name[len(prefix):].startswith(_NESTED)):
+            _setups.remove(setup)
+            seconds += setup[1]
+            operations.add(setup[2])
+    return seconds, operations
 
 
 def session() -> SolveLog:
@@ -64,6 +88,14 @@ def _at_exit() -> None:
         print(f"analogpde: no report: {error}", flush=True)
 
 
+def _last_word(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an uncaught exception as always, and behind all of PETSc's lines what analogpde had to say."""
+    _excepthook(kind, error, trace)
+    ours = cause(error)
+    if ours is not None and ours is not error:
+        sys.stderr.write(f"analogpde: {ours}\n")
+
+
 def start() -> None:
     """Check the option names given on the command line and arrange for the report at the end."""
     guard_names()
@@ -73,6 +105,7 @@ def start() -> None:
 
         targets(target)
     _session.options.update({name: str(value) for name, value in PETSc.Options().getAll().items()})
+    sys.excepthook = _last_word
     atexit.register(_at_exit)  # runs before petsc4py's own, which was registered earlier
 
 

@@ -20,6 +20,8 @@ from analogpde.petsc.stack import MPI, PETSc
 
 # A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
 STALLED = 0.7
+# Beyond this operator complexity coarse levels cost more than they bring: the last one is solved digitally.
+LARGEST_COMPLEXITY = 4.0
 _NEED_A_FIXED_PC = ("bcgs", "bcgsl", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs",
                     "lgmres", "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
 _NO_FAILURE = PETSc.PC.FailedReason.NOERROR
@@ -52,8 +54,7 @@ class AnalogPC:
     def __init__(self) -> None:
         self.settings = Settings(chip=load(TABLE["analog_chip"].default))
         self.reprogram = "on_change"
-        self.setup_seconds = 0.0  # since the last solve took them into its record
-        self.setup_operations = Ledger()
+        self.digital_parts: list[str] = []
         self.programmings = 0
         self._multigrid: PETSc.PC | None = None
         self._levels: list[Any] = []
@@ -122,8 +123,7 @@ class AnalogPC:
         self._fingerprint = fingerprint
         self.programmings += 1
         log.session().chip = self.settings.chip.as_dict()
-        self.setup_seconds += log.clock() - start
-        self.setup_operations.add(log.machine - before)
+        log.add_setup(pc.getOptionsPrefix() or "", log.clock() - start, log.machine - before)
 
     @soft
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
@@ -143,6 +143,8 @@ class AnalogPC:
         """Warn of a KSP whose residual norm is not the true one when the preconditioner varies."""
         chip = self.settings.chip
         varies = chip.cell.read_noise or chip.dac.bits is not None or chip.adc.bits is not None
+        if (ksp.getOptionsPrefix() or "").endswith("esteig_"):
+            return  # GAMG's and Chebyshev's look at the largest eigenvalue: an estimate, no answer
         if varies and ksp.getType() in _NEED_A_FIXED_PC and not self._warned:
             self._warned = True
             say(pc.getComm().tompi4py(), f"analogpde: KSP {ksp.getType()} takes the preconditioner for fixed and "
@@ -207,7 +209,7 @@ class AnalogPC:
         levels: list[Any] = []
         self._levels = levels
         first_tile = 0
-        digital_coarse = False
+        digital_coarse = stalled = False
         while True:
             current, level = matrices[-1], len(levels)
             size = current.getSize()[0]
@@ -223,22 +225,35 @@ class AnalogPC:
             if settings.levels == 1:
                 break
             p = smoother.prolongation(current)
-            if p.getSize()[1] == 0:
+            if p.getSize()[1] > STALLED * size or p.getSize()[1] == 0:
+                stalled = p.getSize()[1] > 0
                 p.destroy()
+                if level and stalled:  # this level itself becomes the last, and is solved digitally
+                    levels.pop().free()
+                    digital_coarse = True
                 break
             coarse = current.ptap(p)
             prolongations.append(p)
             matrices.append(coarse)
             self._owned += [p, coarse]
-            if p.getSize()[1] > STALLED * size:
+            entries = [m.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"] for m in matrices]
+            if sum(entries) > LARGEST_COMPLEXITY * entries[0] and coarse.getSize()[0] > settings.chip.tile_size:
                 digital_coarse = True
                 break
         if digital_coarse:
             levels.append(None)
-        self._describe_levels(matrices, prolongations, digital_coarse)
+        elif stalled:
+            say(matrix.getComm().tompi4py(), "analogpde: no coarse level: cores of a tile of "
+                f"{settings.chip.tile_size} are too small to coarsen this matrix. One-level Schwarz needs more "
+                "iterations the larger the problem; use a larger tile.")
+        self._describe_levels(matrices)
         self._count_host(matrices, prolongations)
+        self.digital_parts = []
         if len(levels) > 1:
             self._multigrid = self._cycle(pc, matrices, prolongations)
+        if self.digital_parts:
+            say(matrix.getComm().tompi4py(), f"analogpde: partly digital: {'; '.join(self.digital_parts)}.")
+            self._lines += [f"PARTLY DIGITAL: {part}" for part in self.digital_parts]
 
     def _cycle(self, pc: PETSc.PC, matrices: list[PETSc.Mat], prolongations: list[PETSc.Mat]) -> PETSc.PC:
         """Return PETSc's own multigrid with our smoothers in it: V(1,1), changeable under …pc_analog_mg_…."""
@@ -264,8 +279,17 @@ class AnalogPC:
             else:
                 inner.setType("python")
                 inner.setPythonContext(context)
-        cycle.setFromOptions()
+        if any(name.startswith(f"{self.settings.prefix}pc_analog_mg_") for name in PETSc.Options().getAll()):
+            cycle.setFromOptions()  # only then, or -help would list everything that PETSc knows of a multigrid
         cycle.setUp()
+        for depth, context in enumerate(self._levels):
+            kind = cycle.getMGSmoother(count - 1 - depth).getPC().getType()
+            if context is None:
+                self.digital_parts.append(f"the coarsest level, {matrices[depth].getSize()[0]} unknowns, is solved by "
+                                          f"digital LU (no tile of {self.settings.chip.tile_size} holds it)")
+            elif kind != "python":
+                self.digital_parts.append(f"level {depth}, {matrices[depth].getSize()[0]} unknowns, uses the digital "
+                                          f"preconditioner '{kind}' in place of its tiles")
         if self._levels[-1] is None:
             _factorise(cycle.getMGSmoother(0), matrices[-1])
         return cycle
@@ -279,7 +303,7 @@ class AnalogPC:
             entries += 2 * int(p.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
         self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries)
 
-    def _describe_levels(self, matrices: list[PETSc.Mat], prolongations: list[PETSc.Mat], digital: bool) -> None:
+    def _describe_levels(self, matrices: list[PETSc.Mat]) -> None:
         """Keep the lines of `describe`. Collective."""
         entries = [matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"] for matrix in matrices]
         comm = matrices[0].getComm().tompi4py()
@@ -301,9 +325,6 @@ class AnalogPC:
                 self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, one tile")
         complexity = sum(entries) / max(1.0, entries[0])
         self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
-        if digital:
-            say(comm, f"analogpde: the coarsest level ({matrices[-1].getSize()[0]} unknowns) does not fit a tile of "
-                f"{self.settings.chip.tile_size} and is solved by digital LU.")
 
     def _free(self) -> None:
         if self._multigrid is not None:

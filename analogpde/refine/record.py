@@ -52,6 +52,7 @@ class SolveRecord:
         forward_error: ‖x − x₆₄‖₂/‖x₆₄‖₂ against an FP64 reference solve, None if not verified.
         forward_error_fp32: the same for a native float32 solve, None if not verified.
         description: lines that describe the preconditioner (levels, tiles), as -ksp_view prints.
+        digital_parts: what of the corrections is digital though tiles take part, in words; '' if nothing.
     """
 
     prefix: str
@@ -69,6 +70,7 @@ class SolveRecord:
     forward_error: float | None = None
     forward_error_fp32: float | None = None
     description: str = ""
+    digital_parts: str = ""
 
     @property
     def converged(self) -> bool:

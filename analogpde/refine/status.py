@@ -23,7 +23,8 @@ class Status(Enum):
     DIVERGED_DTOL = (
         -4,
         "The residual grew. Corrections from the tiles do more harm than good: use an accelerator, a larger "
-        "-pc_analog_shift, more -pc_analog_slices, or a smaller tile.",
+        "-pc_analog_shift, more -pc_analog_slices, or a smaller tile. A singular matrix without MatSetNullSpace does "
+        "this too.",
     )
     DIVERGED_STAGNATED = (
         -5,

@@ -86,6 +86,7 @@ def _solve(prefix: str, summary: SolveSummary) -> Solve:
         preconditioner=worst.preconditioner,
         # Another PC may hold PC analog inside (multigrid levels, sub-blocks): then tiles did take part.
         digital=worst.preconditioner != "analog" and summary.operations.inv_shots == 0,
+        digital_parts=worst.digital_parts,
         description=worst.description,
         operations=summary.operations,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,8 +45,12 @@ def targets(text: str) -> list[Path]:
             parent = parent.parent
         if not parent.is_dir():
             raise AnalogError(f"report {str(path)!r} cannot be written: {str(parent)!r} is not a folder")
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise AnalogError(f"report {str(path)!r} cannot be written: no permission to write in {str(parent)!r}")
+        try:  # os.access is not enough: for root it says yes to every folder, also to those of /proc
+            with tempfile.TemporaryFile(dir=parent):
+                pass
+        except OSError as error:
+            raise AnalogError(f"report {str(path)!r} cannot be written: no file can be made in {str(parent)!r}: "
+                              f"{error.strerror}") from None
     return paths
 
 

@@ -57,6 +57,7 @@ class Solve:
         unknowns: global number of unknowns.
         preconditioner: PETSc's type name.
         digital: whether no tile took part in the corrections.
+        digital_parts: what of the corrections is digital though tiles take part; '' if nothing.
         description: lines that describe the preconditioner, as -ksp_view prints them.
         operations: counts of all solves together.
     """
@@ -82,6 +83,7 @@ class Solve:
     unknowns: int
     preconditioner: str
     digital: bool
+    digital_parts: str
     description: str
     operations: Ledger
 

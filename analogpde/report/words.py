@@ -19,7 +19,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "cells_written": ("cells written", "each polarity and slice is a cell of its own"),
     "tiles_programmed": ("tiles programmed", "first time or again"),
     "tiles_reprogrammed": ("tiles rewritten", "of these, because the first programming was unstable"),
-    "host_flops": ("host flops", "floating-point operations of the digital host"),
+    "host_flops": ("host flops", "in sparse products of refinement and tile multigrid"),
     "host_bytes": ("host bytes", "moved by those operations, as if nothing stayed in a cache"),
 }
 """Label and meaning of each count of the ledger."""
@@ -141,9 +141,9 @@ def solve_title(solve: Solve) -> str:
 
 
 def digital_warning(solve: Solve) -> str:
-    """Return the sentence that keeps a digital preconditioner from being mistaken for tiles; '' if tiles took part."""
+    """Return the sentence that keeps a digital preconditioner from being mistaken for tiles; '' if all is tiles."""
     if not solve.digital:
-        return ""
+        return f"partly digital: {solve.digital_parts}" if solve.digital_parts else ""
     return f"digital preconditioner '{solve.preconditioner}': no tiles took part in these corrections"
 
 
@@ -212,6 +212,8 @@ def verdict(report: Report) -> str:
         words += "; all corrections were purely digital: no tiles took part"
     elif any(digital):
         words += "; some corrections were purely digital"
+    if any(solve.digital_parts for solve in report.solves):
+        words += "; corrections were partly digital"
     return words
 
 

@@ -57,7 +57,7 @@ OPTIONS = {
 def test_values_out_of_range(PETSc, solve, gallery, cause, options, name, value, said, prefix):
     text = same_end(PETSc, cause(solve, gallery.poisson(6, 6), prefix=prefix, **{name: value}))
     assert said in text
-    if not name.endswith("chip"):
+    if not name.endswith("chip") and value != "inf":
         assert f"-{prefix}{name}: got '{value}'" in text
 
 
@@ -163,7 +163,7 @@ def test_a_right_hand_side_of_zeros(solve, gallery):
     assert not done.x.any()
     done = solve(gallery.poisson(20, 20), np.zeros(400), start=np.ones(400))
     assert done.reason > 0
-    assert np.abs(done.x).max() <= 1e-40  # the answer is zero, and the tolerance relative to ‖b‖ = 0 is atol's 1e-50
+    assert not done.x.any()
 
 
 def test_a_matrix_that_is_not_square(PETSc, distribute, cause):
@@ -226,23 +226,31 @@ def test_a_matrix_of_both_signs_on_its_diagonal(PETSc, solve, gallery, cause):
 
 def test_an_unstable_matrix_without_a_zero_on_its_diagonal(PETSc, solve, cause):
     # a rotation with a weak diagonal is stable, its mirror is not: eigenvalues 0.1 ± 1
-    mirror = sp.block_diag([np.array([[0.1, 1.0], [1.0, 0.1]])] * 60)
+    mirror = sp.kron(sp.eye_array(60), np.array([[0.1, 1.0], [1.0, 0.1]]))
     text = same_end(PETSc, cause(solve, sp.csr_matrix(mirror)))
     assert "stay unstable" in text
 
 
-def test_a_set_up_that_failed_can_be_mended(PETSc, solve, gallery, cause, options):
+@pytest.mark.parametrize("bad", [NAN, 0.0])
+@pytest.mark.parametrize("set_operators", [True, False])
+def test_a_set_up_that_failed_can_be_mended(PETSc, solve, gallery, cause, bad, set_operators):
     done = solve(gallery.poisson(20, 20))
-    for bad in (NAN, 0.0):
-        done.matrix.setValue(0, 0, bad)
-        done.matrix.assemble()
-        same_end(PETSc, cause(done.ksp.setUp if False else done.ksp.solve, done.rhs, done.solution))
-        # without a change there is nothing on the tiles: PETSc does not set up again, and says so
+
+    def again(value):
+        if value is not None:
+            done.matrix.setValue(0, 0, value)
+            done.matrix.assemble()
+        if set_operators:
+            done.ksp.setOperators(done.matrix)
         done.ksp.solve(done.rhs, done.solution)
-        assert done.reason < 0
-        done.matrix.setValue(0, 0, 4.0)
-        done.matrix.assemble()
-        done.ksp.solve(done.rhs, done.solution)
-        done.__dict__.pop("x", None)
-        done.__dict__.pop("residual", None)
-        done.assert_fp32()
+
+    text = same_end(PETSc, cause(again, bad))
+    assert ("NaN" if np.isnan(bad) else "has a zero diagonal") in text
+    done.rhs.scale(1.0)  # nothing is left locked
+    done.solution.set(0.0)
+    again(None)  # PETSc does not set up again without a change: no tiles, or those of another matrix
+    assert done.reason < 0
+    again(4.0)
+    done.__dict__.pop("x", None)
+    done.__dict__.pop("residual", None)
+    done.assert_fp32()
