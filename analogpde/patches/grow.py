@@ -297,7 +297,8 @@ def make_patches(matrix: LocalMatrix, tile: int, *, core: int | None, overlap: i
     """
     strength, largest = coupling_strength(matrix.indptr, matrix.indices, matrix.values)
     # on a small tile the border always outweighs the core; half a tile keeps the coarse levels sparse
-    wanted = core or (max(1, tile // 2) if tile <= SMALL_TILE else 0) or _choose_core(matrix, strength, largest, threshold, tile)
+    half = max(1, tile // 2) if tile <= SMALL_TILE else None
+    wanted = core or half or _choose_core(matrix, strength, largest, threshold, tile)
     wanted = min(wanted, tile)
     label, count = _partition(matrix, strength, largest, threshold, wanted)
     if count:
