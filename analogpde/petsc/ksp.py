@@ -37,6 +37,8 @@ _MESSAGES_PER_PREFIX = 3
 class AnalogKSP:
     """The petsc4py context behind `-ksp_type analog`. Every hook is collective."""
 
+    _depth = 0  # solves under way on this rank, one inside the other
+
     def __init__(self) -> None:
         self.values: dict[str, Any] = {option.name: option.default for option in KSP_OPTIONS}
         self._sliced: SlicedOperator | None = None
@@ -99,6 +101,7 @@ class AnalogKSP:
 
     def solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refine until converged or refused, and record it."""
+        AnalogKSP._depth += 1
         try:
             # after values have changed without KSPSetOperators, PETSc would do it inside the first application only
             ksp.getPC().setUp()
@@ -109,6 +112,8 @@ class AnalogKSP:
         except BaseException:  # PETSc, which has locked b during the solve, does not unlock it after an error
             check(function("VecLockReadPop", ctypes.c_void_p)(b.handle))
             raise
+        finally:
+            AnalogKSP._depth -= 1
 
     # ---- what they do -----------------------------------------------------------------------------------
 
@@ -128,6 +133,8 @@ class AnalogKSP:
             judge.restore()
         reason = judge.petsc_reason if status is Status.DIVERGED_USER else status.code
         ksp.setConvergedReason(reason)
+        # solvers inside the PC may have been set up during the solve: the difference below holds their operations
+        late_seconds, _ = log.take_setups(ksp.getOptionsPrefix() or "")
         operations = log.reduce(comm, log.machine - before)
         advice = status.advice
         if sliced is not None:
@@ -142,12 +149,12 @@ class AnalogKSP:
             converged_reason=_REASONS.get(reason, str(reason)), advice=advice,
             relative_residual=history[-1].relative_residual,
             backward_error=judge.backward_error(judge.residual_norm), preconditioner=ksp.getPC().getType() or "none",
-            history=history, operations=operations, seconds_setup=setup_seconds, seconds_solve=log.clock() - start,
-            description=self._describe_pc(ksp.getPC()),
+            history=history, operations=operations, seconds_setup=setup_seconds + late_seconds,
+            seconds_solve=log.clock() - start - late_seconds, description=self._describe_pc(ksp.getPC()),
             digital_parts=self._digital_parts(ksp.getPC(), operations))
         system.destroy()
         if comm.size == MPI.COMM_WORLD.size:  # a solver on part of the ranks is somebody's inner solver
-            log.session().add(record)
+            log.add(record, inside_another=AnalogKSP._depth > 1)
         self._tell(comm, record)
 
     def _refine(self, ksp: PETSc.KSP, system: System, judge: Judge, x: PETSc.Vec) -> Status:

@@ -14,7 +14,7 @@ from analogpde.errors import AnalogError, cause
 from analogpde.options import REPORT_OPTIONS
 from analogpde.petsc.options import guard_names, read
 from analogpde.petsc.stack import MPI, PETSc
-from analogpde.refine.record import SolveLog
+from analogpde.refine.record import SolveLog, SolveRecord
 
 EVENTS = {name: PETSc.Log.Event(f"Analog{name}") for name in ("Partition", "Program", "Apply", "Coarse")}
 
@@ -49,6 +49,13 @@ def take_setups(prefix: str) -> tuple[float, Ledger]:
 def session() -> SolveLog:
     """Return the log of every solve by KSP analog in this process."""
     return _session
+
+
+def add(record: SolveRecord, *, inside_another: bool) -> None:
+    """Add a solve to the session; the operations of one inside another are in the other's already."""
+    _session.add(record)
+    if inside_another:
+        _session.totals = _session.totals - record.operations
 
 
 def reduce(comm: MPI.Comm, ledger: Ledger) -> Ledger:

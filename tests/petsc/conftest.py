@@ -227,7 +227,7 @@ def solve(PETSc: Any, options: Any, distribute: Any, scatter: Any) -> Callable[.
             given: options by name; None for one without a value.
         """
         matrix = distribute(whole) if matrix is None else matrix
-        given = {"ksp_type": "analog", **given}
+        given = {"ksp_type": "analog", "ksp_max_it": 1000, **given}
         for name, value in given.items():
             options[prefix + name] = value
         ksp = PETSc.KSP().create(matrix.getComm())

@@ -36,15 +36,11 @@ def test_every_chip_reaches_fp32(solve, gallery, name, chip):
     assert done.iterations <= 60
 
 
-@pytest.mark.xfail(strict=True, reason="cores follow couplings one way only, |a_ij| without |a_ji|, and stay tiny")
 @mpi
-def test_dominant_convection(PETSc, solve, gallery):
-    try:
-        done = solve(gallery.convection(20, 30.0))
-    except PETSc.Error as error:
-        pytest.fail(str(error.__cause__))
-    assert done.analog._levels[-1] is not None  # the coarsest level fits a tile
-    done.assert_fp32()
+@pytest.mark.parametrize("chip", ["ideal", "rram128"])
+@pytest.mark.parametrize("peclet", [30.0, 1000.0])
+def test_dominant_convection(solve, gallery, chip, peclet):
+    solve(gallery.convection(20, peclet), analog_chip=chip).assert_fp32()
 
 
 @pytest.mark.parametrize(("name", "levels", "accelerator"), [

@@ -40,8 +40,9 @@ def ranks_with_tiles(level, size):
 @pytest.mark.parametrize("kind", ["analog", "fgmres", "gcr", "richardson", "bcgs"])
 def test_a_shot_that_fails_on_one_rank(PETSc, solve, gallery, break_tiles, kind, level, capsys):
     for rank in ranks_with_tiles(level, PETSc.COMM_WORLD.size):
-        done = solve(gallery.poisson(20, 20), ksp_type=kind, pc_type="analog", ksp_norm_type="unpreconditioned"
-                     if kind != "bcgs" else "preconditioned", ksp_rtol=1e-8)
+        done = solve(gallery.poisson(20, 20), ksp_type=kind, pc_type="analog", ksp_rtol=1e-8, ksp_max_it=100,
+                     ksp_norm_type="preconditioned" if kind == "bcgs" else "unpreconditioned",
+                     analog_chip="ideal" if kind == "bcgs" else "rram128")  # bcgs cannot live with noise
         assert done.reason > 0
         break_tiles(done.analog, level, rank)
         done.ksp.solve(done.rhs, done.solution)

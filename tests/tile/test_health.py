@@ -98,6 +98,12 @@ def test_padding_does_not_hide_or_make_an_unstable_tile(tools):
     np.testing.assert_array_equal(stable(blocks, dense, inverse), [True, False, True, False, True])
 
 
+def test_the_certificate_of_an_m_matrix_is_checked_not_believed(tools):
+    # whatever is handed over as the inverse: an unstable matrix with entries of one sign is not accepted for it
+    bad = (tools.chain(20) - 0.5 * np.eye(20))[None]
+    assert not stable(Blocks.from_dense(bad), bad.astype(np.float32), np.ones((1, 20, 20), np.float32))[0]
+
+
 @pytest.mark.parametrize("bad", [[], [0], [12], [5, 6, 7], list(range(13)), [0, 2, 4, 6, 8, 10, 12]])
 def test_cholesky_bisection(tools, bad):
     matrices = np.array([tools.random_spd(7, 10.0, seed) for seed in range(13)])
@@ -185,6 +191,12 @@ def test_only_the_unstable_tiles_change(tools):
     low = np.array([np.linalg.eigvals(m / np.abs(m).sum(axis=1, keepdims=True)).real.min() for m in dense])
     changed = np.abs(held_matrices(bank) - dense).max(axis=(1, 2)) > 1e-3
     np.testing.assert_array_equal(changed, low < 0)
+    # the second time with new errors and a shift of 0.01 (tiles that needed a third time are further off)
+    extra = np.full(60, 0.01)
+    _, second = tools.programmed(blocks, chip, shift=0.0, extra_shift=extra, event=1)
+    close = np.abs(held_matrices(bank) - second.blocks.dense()).max(axis=(1, 2)) < 1e-3
+    assert 0.3 * changed.sum() < np.count_nonzero(close & changed) <= bank.programmed.tiles_reprogrammed
+    assert not close[~changed].any()
 
 
 def test_the_shift_of_the_rule_spares_the_second_programming(tools):

@@ -45,6 +45,15 @@ def test_levels_exist_and_signs_are_kept(tools, family, bits, slices):
 
 @pytest.mark.parametrize("slices", SLICES)
 @pytest.mark.parametrize("bits", BITS)
+def test_entries_larger_than_the_diagonal_set_the_window(tools, bits, slices):
+    matrix = np.eye(12) - 5 * np.eye(12, k=-1) + 0.1 * np.eye(12, k=3)
+    scaled, held = tools.programmed(tools.pack([matrix]), tools.chip(bits=bits), slices=slices)
+    check_levels(scaled, held, 2**bits, slices)
+    assert held.intended.min() == pytest.approx(-5, abs=held.unit[0] / 2)
+
+
+@pytest.mark.parametrize("slices", SLICES)
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_no_smaller_than_the_block(tools, spd_family, bits, slices, shift):
     scaled, held = tools.programmed(tools.pack([spd_family]), tools.chip(bits=bits, programming=0.02), slices=slices,

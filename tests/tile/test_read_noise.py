@@ -43,9 +43,10 @@ def assert_covariance(draws, expected, relative_slack):
 
 
 @pytest.mark.parametrize("drawn", [False, True])
-@pytest.mark.parametrize("block", ["grid", "unsymmetric", "negative"])
+@pytest.mark.parametrize("block", ["grid", "triangular", "unsymmetric", "negative"])
 def test_covariance(tools, drawn, block):
-    matrix = {"grid": tools.grid(3, 4), "unsymmetric": tools.wind(3, 2.0, upwind=True),
+    triangular = 2 * np.eye(12) - np.eye(12, k=-1) - 0.5 * np.eye(12, k=-4)  # rows and columns must not be mixed up
+    matrix = {"grid": tools.grid(3, 4), "triangular": triangular, "unsymmetric": tools.wind(3, 2.0, upwind=True),
               "negative": -tools.lognormal(3, 0.7)}[block]
     bank, g, sigma = setting(tools, matrix, 0.002, drawn)
     assert bank.delta < 0.05
