@@ -101,7 +101,7 @@ KSP_OPTIONS = (
            "conjugate gradients (symmetric definite A); fgmres: flexible residual minimisation; auto: fcg if A is "
            "symmetric, else fgmres.", choices=("auto", "none", "fgmres", "fcg")),
     Option("ksp_analog_restart", "int", 30, "Directions that the accelerator keeps.", low=1),
-    Option("ksp_analog_stagnation", "int", 12, "Outer iterations without a new smallest residual after which the solve "
+    Option("ksp_analog_stagnation", "int", 30, "Outer iterations without a new smallest residual after which the solve "
            "is refused as stagnated.", low=2),
 )
 PC_OPTIONS = (

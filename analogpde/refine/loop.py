@@ -273,7 +273,7 @@ class _ForwardEstimate:
 
 def refine(
     system: LinearSystem, x: Vector, accelerator: Accelerator, *, test: Callable[[Progress], Status | None],
-    stagnation: int = 12, max_iterations: int = 10000,
+    stagnation: int = 30, max_iterations: int = 10000,
 ) -> Status:
     """Refine x in place until `test` says stop or nothing more can be gained.
 

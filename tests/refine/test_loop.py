@@ -112,7 +112,7 @@ def test_fgmres_minimises_the_residual(tools):
         # two orthogonal bases of one space, in FP64: 1e-10 of the first residual
         assert abs(history[k].residual_norm - np.linalg.norm(b - matrix @ span @ best)) < 1e-10 * np.linalg.norm(b)
     assert history[-1].residual_norm < 0.9 * history[0].residual_norm
-    status, *_ = tools.solve(tools.System(matrix, b, m), "none", steps=15)
+    status, *_ = tools.solve(tools.System(matrix, b, m), "none", steps=15, stagnation=12)
     assert status is Status.DIVERGED_STAGNATED
 
 
@@ -295,9 +295,9 @@ def test_stagnation_of_useless_corrections(tools, accelerator):
 def test_slow_is_not_stagnated(tools):
     # falls by 0.98 a step: 0.9 of the best every six steps, so twelve are enough patience
     matrix, b = np.eye(5), tools.right_hand_side(5)
-    status, *_ = tools.solve(tools.System(matrix, b, 0.02 * np.eye(5)), rtol=1e-2)
+    status, *_ = tools.solve(tools.System(matrix, b, 0.02 * np.eye(5)), rtol=1e-2, stagnation=12)
     assert status is Status.CONVERGED_RTOL
-    status, *_ = tools.solve(tools.System(matrix, b, 0.005 * np.eye(5)), rtol=1e-2)
+    status, *_ = tools.solve(tools.System(matrix, b, 0.005 * np.eye(5)), rtol=1e-2, stagnation=12)
     assert status is Status.DIVERGED_STAGNATED
 
 
