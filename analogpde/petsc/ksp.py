@@ -51,6 +51,7 @@ class AnalogKSP:
 
     def create(self, ksp: PETSc.KSP) -> None:
         """Set the default target, and bring PC analog along unless the program chose another."""
+        log.anchor(ksp.getComm())
         rtol, atol, divtol, max_it = ksp.getTolerances()
         if rtol == _PETSC_RTOL:
             ksp.setTolerances(rtol=FP32_RTOL, atol=atol, divtol=divtol, max_it=max_it)

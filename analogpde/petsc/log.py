@@ -23,6 +23,7 @@ _session = SolveLog(ranks=MPI.COMM_WORLD.size)
 # This rank's operations since the start: whatever preconditioner applies tiles adds to it, also deep inside
 # another one, and each solve takes the difference.
 machine = Ledger()
+_anchors: list[PETSc.IS] = []
 # Set-ups that no solve has taken into its record yet: options prefix of the PC, seconds, operations.
 _setups: list[tuple[str, float, Ledger]] = []
 # What PETSc puts behind a solver's prefix for the solvers inside its preconditioner.
@@ -44,6 +45,17 @@ def take_setups(prefix: str) -> tuple[float, Ledger]:
             seconds += setup[1]
             operations.add(setup[2])
     return seconds, operations
+
+
+def anchor(comm: PETSc.Comm) -> None:
+    """Keep PETSc's own duplicate of COMM_WORLD alive from the first solver of ours on. Collective.
+
+    PETSc frees the duplicate with the last object on it. If that object dies on one rank and lives on another, held
+    by the traceback of a failure there, the next object is created with a collective call here and without one there,
+    and both ranks wait for ever.
+    """
+    if comm.size == MPI.COMM_WORLD.size > 1 and not _anchors:
+        _anchors.append(PETSc.IS().createStride(0, 0, 1, comm=comm))
 
 
 def session() -> SolveLog:

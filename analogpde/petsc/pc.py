@@ -66,6 +66,10 @@ class AnalogPC:
 
     # ---- petsc4py hooks -------------------------------------------------------------------------------
 
+    def create(self, pc: PETSc.PC) -> None:
+        """Hold what must not be freed on one rank alone."""
+        log.anchor(pc.getComm())
+
     def setFromOptions(self, pc: PETSc.PC) -> None:
         """Read the options of this prefix."""
         guard_names()
@@ -279,8 +283,8 @@ class AnalogPC:
             else:
                 inner.setType("python")
                 inner.setPythonContext(context)
-        if any(name.startswith(f"{self.settings.prefix}pc_analog_mg_") for name in PETSc.Options().getAll()):
-            cycle.setFromOptions()  # only then, or -help would list everything that PETSc knows of a multigrid
+        if not wants_help():  # or -help would list everything that PETSc knows of a multigrid
+            cycle.setFromOptions()
         cycle.setUp()
         for depth, context in enumerate(self._levels):
             kind = cycle.getMGSmoother(count - 1 - depth).getPC().getType()

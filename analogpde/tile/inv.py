@@ -130,7 +130,7 @@ class InvBank:
         kept: output lines that are read, the first ones, shape (K,).
         offsets, row, col, deviation: cells with read noise and its standard deviation (empty if none).
         drawn: tiles whose noise must be drawn cell by cell, shape (K,).
-        scale_in, scale_out: diagonal scaling with the block's sign, shape (K, n).
+        scale: diagonal scaling of both sides, shape (K, n). sign: of each block, shape (K,).
         tiles: global tile ids, shape (K,).
         chip, seed, word: what keys and sizes the noise.
         programmed: what programming cost.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from analogpde.patches.grow import LocalMatrix, Patches, make_patches
+# Nothing of analogpde is imported before it is used: pytest reads this file before the kernel cache has its place.
+if TYPE_CHECKING:
+    from analogpde.patches.grow import LocalMatrix, Patches
 
 
 def line(n: int) -> sp.csr_matrix:
@@ -83,6 +85,8 @@ class Tools:
     @staticmethod
     def seen(matrix: sp.csr_matrix, begin: int = 0, end: int | None = None, layers: int = 2) -> tuple[LocalMatrix, Any]:
         """What the rank that owns rows begin…end−1 sees: layers of neighbours; and their global numbers."""
+        from analogpde.patches.grow import LocalMatrix
+
         end = matrix.shape[0] if end is None else end
         pattern = sp.csr_matrix((np.ones(len(matrix.indices)), matrix.indices, matrix.indptr), shape=matrix.shape)
         reach = np.zeros(matrix.shape[0])
@@ -97,6 +101,8 @@ class Tools:
     @classmethod
     def patches(cls, matrix: sp.csr_matrix, tile: int, **how: Any) -> tuple[LocalMatrix, Patches]:
         """Patches of the whole matrix on one rank."""
+        from analogpde.patches.grow import make_patches
+
         local, _ = cls.seen(matrix)
         return local, make_patches(local, tile, **{"core": None, "overlap": 2, "threshold": 0.1, **how})
 

@@ -6,14 +6,16 @@ positive definite ones alone.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from analogpde.chip import Cell, Chip, Converter
-from analogpde.tile.blocks import Blocks
-from analogpde.tile.programming import Conductances, program, scale_blocks
+# Nothing of analogpde is imported before it is used: pytest reads this file before the kernel cache has its place.
+if TYPE_CHECKING:
+    from analogpde.chip import Chip
+    from analogpde.tile.blocks import Blocks
+    from analogpde.tile.programming import Conductances
 
 UNIT_ROUNDOFF = 2.0**-24  # of float32, in which tiles are inverted and applied
 
@@ -125,6 +127,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pack(matrices: list[np.ndarray], first_tile: int = 0) -> Blocks:
     """Blocks of matrices of any sizes, side by side in one batch."""
+    from analogpde.tile.blocks import Blocks
+
     row, col, value, lengths = [], [], [], []
     for matrix in matrices:
         keep = (matrix != 0) | np.eye(len(matrix), dtype=bool)
@@ -154,6 +158,8 @@ class Tools:
     def chip(tile_size: int = 128, bits: int | None = None, programming: float | None = None,
              read: float | None = None, dac: int | None = None, adc: int | None = None) -> Chip:
         """A chip; ideal in all that is not said."""
+        from analogpde.chip import Cell, Chip, Converter
+
         return Chip("test", tile_size=tile_size, cell=Cell(bits=bits, programming_error=programming, read_noise=read),
                     dac=Converter(bits=dac), adc=Converter(bits=adc))
 
@@ -166,6 +172,8 @@ class Tools:
     @staticmethod
     def programmed(blocks: Blocks, chip: Chip, **how: Any) -> tuple[Blocks, Conductances]:
         """Scale and program; return the scaled blocks and the conductances."""
+        from analogpde.tile.programming import program, scale_blocks
+
         scaled, scale, sign = scale_blocks(blocks)
         return scaled, program(scaled, scale, sign, chip, **how)
 
