@@ -1,6 +1,6 @@
 #!/bin/sh
 # All tests of `make test`: on 1 rank, then those marked `mpi` on 2 and on 3. All three run even if one fails.
-# MPIRUN: the launcher. TEST_MINUTES: after how long a run counts as hanging (default 20; half of it with several ranks).
+# MPIRUN: the launcher. TEST_MINUTES: after how long a run counts as hanging (default 20).
 set -u
 cd "$(dirname "$0")/.."
 minutes=${TEST_MINUTES:-20}
@@ -25,7 +25,7 @@ limited() {
 
 limited $((minutes * 60)) '1 rank' .venv/bin/python -m pytest "$@"
 for ranks in 2 3; do
-    limited $((minutes * 30)) "$ranks ranks" $MPIRUN -n $ranks .venv/bin/python -m pytest -m mpi "$@"
+    limited $((minutes * 60)) "$ranks ranks" $MPIRUN -n $ranks .venv/bin/python -m pytest -m mpi "$@"
 done
 if [ -n "$failed" ]; then
     echo "test: FAILED ($failed)."

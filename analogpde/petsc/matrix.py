@@ -44,3 +44,19 @@ def as_aij(matrix: PETSc.Mat, what: str, remedy: str) -> tuple[PETSc.Mat, bool]:
         return matrix.convert("aij", PETSc.Mat()), True
     except PETSc.Error as error:
         raise InvalidInput(what, kind, "a matrix that PETSc can convert to aij", str(error)) from None
+
+
+def galerkin(matrix: PETSc.Mat, prolongation: PETSc.Mat) -> PETSc.Mat:
+    """Return PᵀAP, the same to the last bit in every run on as many ranks. Collective.
+
+    PETSc's PtAP adds what several other ranks contribute in the order of arrival, and a rounding error can turn into
+    another analog-to-digital code. In the product of Pᵀ with AP each rank adds up its own rows.
+    """
+    if matrix.getComm().size <= 2:  # at most one other rank: nothing can change places
+        return matrix.ptap(prolongation)
+    transposed = prolongation.transpose(PETSc.Mat())
+    product = matrix.matMult(prolongation)
+    coarse = transposed.matMult(product)
+    transposed.destroy()
+    product.destroy()
+    return coarse

@@ -14,7 +14,7 @@ from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.petsc import log
 from analogpde.petsc.guard import report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother
-from analogpde.petsc.matrix import as_aij, is_singular
+from analogpde.petsc.matrix import as_aij, galerkin, is_singular
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, wants_help
 from analogpde.petsc.stack import MPI, PETSc
 
@@ -236,7 +236,7 @@ class AnalogPC:
                     levels.pop().free()
                     digital_coarse = True
                 break
-            coarse = current.ptap(p)
+            coarse = galerkin(current, p)
             prolongations.append(p)
             matrices.append(coarse)
             self._owned += [p, coarse]
