@@ -6,7 +6,6 @@ system in SciPy, gathers the distributed answer and judges it by itself.
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
@@ -167,7 +166,6 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         if name not in before:
             options.delValue(name)
     assert options.getAll() == before
-    gc.collect()
     PETSc.garbage_cleanup(PETSc.COMM_WORLD)
 
 

@@ -138,37 +138,3 @@ def test_a_monitor_that_raises_everywhere_leaves_as_the_programs_own_error(PETSc
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
     assert isinstance(chain[-1], KeyError)
-
-
-# ---- in processes of their own, where a hang or a crash can be seen ---------------------------------------------
-
-REPORT = """
-import analogpde.petsc
-from petsc4py import PETSc
-print("STARTED", flush=True)
-"""
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize(("target", "said"), [
-    ("script.py/report.json", "is not a folder"), ("report.pdf", ".json | .html | .txt"), ("", "")])
-def test_a_report_that_cannot_be_written_is_refused_before_the_run(PETSc, request, python, ranks, target, said):
-    if PETSc.COMM_WORLD.size > 1:
-        pytest.skip("starts processes of its own: on one rank")
-    done = python(REPORT, *(["-analog_report", target] if target else ["-analog_report"]), ranks=ranks, module=True)
-    assert done.returncode != 0
-    assert "STARTED" not in done.stdout
-    assert said in done.stderr
-    assert "analogpde" in done.stderr
-
-
-def test_a_report_whose_folder_is_lost_during_the_run_is_missed_in_one_line(PETSc, python, tmp_path):
-    if PETSc.COMM_WORLD.size > 1:
-        pytest.skip("starts processes of its own: on one rank")
-    folder = tmp_path / "lost"
-    folder.mkdir()
-    script = REPORT + f"import shutil; shutil.rmtree({str(folder)!r}); open({str(folder)!r}, 'w').close()\n"
-    done = python(script, "-analog_report", str(folder / "report.json"), module=True)
-    assert "STARTED" in done.stdout
-    assert "analogpde: no report: " in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr

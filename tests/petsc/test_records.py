@@ -196,6 +196,17 @@ def test_the_same_solve_gives_the_same_bits(solve, gallery, chip):
     assert first.iterations == second.iterations
 
 
+def test_set_ups_do_not_depend_on_which_message_comes_first(solve, gallery):
+    # three ranks and more add up what two others send
+    def coarse():
+        done = solve(gallery.poisson(16, 16), analog_chip="ideal", ksp_max_it=1)
+        return done.analog._owned[-1].getValuesCSR()[2]
+
+    first = coarse()
+    same = all(np.array_equal(first, coarse()) for _ in range(12))
+    assert same
+
+
 @pytest.mark.parametrize(("one", "other"), [
     ({"analog_seed": 3}, {"analog_seed": 4}), ({"prefix": "a_"}, {"prefix": "b_"})])
 def test_another_seed_and_another_prefix_draw_other_noise(solve, gallery, one, other):

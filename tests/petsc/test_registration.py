@@ -184,12 +184,14 @@ def test_importing_analogpde_imports_neither_petsc_nor_mpi(PETSc, python):
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_script_that_knows_nothing_of_us(PETSc, python, ranks):
-    done = python(KNOWS_NOTHING, "-ksp_type", "analog", "-ksp_converged_reason", "-ksp_monitor", ranks=ranks,
-                  module=True)
+    done = python(KNOWS_NOTHING, "-ksp_type", "analog", "-ksp_converged_reason", "-ksp_monitor", "-ksp_view",
+                  ranks=ranks, module=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "TYPES analog analog 2\n" in done.stdout
     assert "0 KSP Residual norm 1.732050807569e+01" in done.stdout  # ‖b‖ = √300
     assert "Linear solve converged due to CONVERGED_RTOL iterations" in done.stdout
+    assert "iterative refinement, residual digital, accelerator auto" in done.stdout
+    assert "chip rram128: tile 128" in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -217,3 +219,31 @@ def test_a_failed_solve_is_said_on_the_terminal_with_advice(PETSc, python):
     done = python(KNOWS_NOTHING, "-ksp_type", "analog", "-ksp_max_it", "2", module=True)
     assert "analogpde: KSP (no prefix): DIVERGED_MAX_IT after 2 iterations" in done.stderr
     assert "Raise -ksp_max_it" in done.stderr
+
+
+REPORT = """
+import analogpde.petsc
+from petsc4py import PETSc
+print("STARTED", flush=True)
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("target", "said"), [
+    ("script.py/report.json", "is not a folder"), ("report.pdf", ".json | .html | .txt"), ("", "")])
+def test_a_report_that_cannot_be_written_is_refused_before_the_run(PETSc, python, ranks, target, said):
+    done = python(REPORT, *(["-analog_report", target] if target else ["-analog_report"]), ranks=ranks, module=True)
+    assert done.returncode != 0
+    assert "STARTED" not in done.stdout
+    assert said in done.stderr
+    assert "analogpde" in done.stderr
+
+
+def test_a_report_whose_folder_is_lost_during_the_run_is_missed_in_one_line(PETSc, python, tmp_path):
+    folder = tmp_path / "lost"
+    folder.mkdir()
+    script = REPORT + f"import shutil; shutil.rmtree({str(folder)!r}); open({str(folder)!r}, 'w').close()\n"
+    done = python(script, "-analog_report", str(folder / "report.json"), module=True)
+    assert "STARTED" in done.stdout
+    assert "analogpde: no report: " in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
