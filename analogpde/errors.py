@@ -38,7 +38,13 @@ def cause(error: BaseException) -> AnalogError | None:
     return found
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ' Did you mean …?' for the known word nearest to `word`, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """Return 'Did you mean …?' for the known word nearest to `word`, or an empty string.
+
+    Args:
+        word: what was written.
+        known: what could have been meant.
+        likeness: from 0 to 1, how alike (difflib's ratio) they must be.
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f"Did you mean {near[0]}?" if near else ""

@@ -45,7 +45,8 @@ class Option:
         elif self.kind in ("int", "real"):
             noun = "an integer" if self.kind == "int" else "a number"
             lower = f"{'greater than' if self.open_low else 'from'} {self.low:g}" if self.low is not None else ""
-            upper = f"to {self.high:g}" if self.high is not None else ("up" if self.low is not None else "")
+            up = "up" if self.low is not None and not self.open_low else ""
+            upper = f"to {self.high:g}" if self.high is not None else up
             words = " ".join(part for part in (noun, lower, upper) if part)
         elif self.kind == "flag":
             words = "true | false"
@@ -165,8 +166,9 @@ def check_names(names: Iterable[str]) -> None:
         match = _OURS.match(name)
         if match is None or match["name"] in TABLE or match["name"].startswith("pc_analog_mg_"):
             continue
-        near = did_you_mean(match["name"], TABLE)
-        if match["prefix"] and match["name"].startswith("analog_") and not near:
+        foreign = bool(match["prefix"]) and match["name"].startswith("analog_")
+        near = did_you_mean(match["name"], TABLE, likeness=0.85 if foreign else 0.6)
+        if foreign and not near:
             continue  # -my_analog_device is some other program's option
         raise InvalidInput("unknown option", f"-{name}", "what `python -m analogpde options` lists",
                            near.replace("mean ", f"mean -{match['prefix']}"))

@@ -57,9 +57,11 @@ def fresh_kernel_cache() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+fresh_kernel_cache()  # now: Numba takes the variable once, at its import
+
+
 @pytest.hookimpl(trylast=True)  # after the terminal reporter is there
 def pytest_configure(config: pytest.Config) -> None:
-    fresh_kernel_cache()
     # PETSc reads sys.argv; pytest has read its own options from there and PETSc must not take them for its own.
     del sys.argv[1:]
     if SEVERAL_RANKS:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 from numpy.typing import NDArray
-from petsc4py import PETSc
+
+from analogpde.petsc.stack import MPI, PETSc
 
 FP64_DIRECT_LIMIT = {1: 10**7, 2: 600_000, 3: 120_000}
 """Unknowns by dimension up to which the FP64 reference is a direct solve; above, its factor would not fit a PC."""
@@ -19,6 +21,114 @@ FP32_LIMIT = {1: 10**7, 2: 300_000, 3: 75_000}
 
 ITERATIVE_RTOL = 1e-13
 """Relative residual of the iterative FP64 reference: three digits above FP64's unit roundoff, as far as CG goes."""
+
+
+class _Factors:
+    """FP64 and FP32 factors of one matrix. Collective.
+
+    Args:
+        matrix: A. dimension: of the mesh. say: prints a line (on rank 0).
+    """
+
+    def __init__(self, matrix: PETSc.Mat, dimension: int, say: Callable[[str], None]) -> None:
+        self.singular = bool(matrix.getNullSpace().handle)
+        self.pinned: PETSc.Mat | None = None
+        self.factor32: sparse_linalg.SuperLU | None = None
+        unknowns = matrix.size[0]
+        where = f"{dimension}-D with {unknowns} unknowns"
+        direct = unknowns <= FP64_DIRECT_LIMIT[dimension]
+        used = matrix
+        if self.singular and direct:
+            used = self.pinned = matrix.copy()  # the copy has no null space attached
+            used.zeroRowsColumns([0] if matrix.comm.rank == 0 else [], diag=1.0)
+        ksp = PETSc.KSP().create(matrix.comm)
+        ksp.setOperators(used)
+        # No prefix of the user's: the reference must not follow the options of the solver it judges.
+        ksp.setOptionsPrefix("analogpde_reference_")
+        if direct:
+            ksp.setType("preonly")
+            ksp.getPC().setType("lu")
+            ksp.getPC().setFactorSolverType("mumps")
+        else:
+            ksp.setType("cg")
+            ksp.getPC().setType("gamg")
+            ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
+            ksp.setTolerances(rtol=ITERATIVE_RTOL, max_it=2000)
+            say(f"verify: {where} is too large for a direct FP64 solve; the reference is FP64 CG+GAMG to "
+                f"{ITERATIVE_RTOL:g}")
+        ksp.setFromOptions()
+        ksp.setUp()
+        self.ksp = ksp
+        self.reference = "FP64 direct (MUMPS)" if direct else f"FP64 CG+GAMG to {ITERATIVE_RTOL:g}"
+        self.native32 = unknowns <= FP32_LIMIT[dimension]
+        if self.native32:
+            self._factorise32(matrix)
+        else:
+            say(f"verify: no native FP32 solve: {where} is above the limit of {FP32_LIMIT[dimension]}")
+
+    def _factorise32(self, matrix: PETSc.Mat) -> None:
+        """Factorise the matrix, gathered and cast to float32, on rank 0."""
+        parts = matrix.comm.tompi4py().gather(matrix.getValuesCSR())
+        if parts is None:
+            return
+        columns = matrix.size[1]
+        rows = [sparse.csr_matrix((v, j, i), shape=(len(i) - 1, columns)) for i, j, v in parts]
+        whole = sparse.vstack(rows).tocsr()
+        if self.singular:
+            whole = whole[1:, 1:]
+        symmetric = matrix.isSymmetricKnown() == (True, True)  # then SuperLU need not pivot
+        self.order = _fill_reducing(whole) if symmetric else np.arange(whole.shape[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sparse_linalg.MatrixRankWarning)
+            try:
+                self.factor32 = sparse_linalg.splu(
+                    whole[self.order][:, self.order].tocsc().astype(np.float32),
+                    permc_spec="NATURAL" if symmetric else "COLAMD",
+                    diag_pivot_thresh=0.0 if symmetric else 1.0,
+                    options={"SymmetricMode": symmetric},
+                )
+            except RuntimeError:  # exactly singular in FP32: the native solve has no answer
+                self.factor32 = None
+
+    def solve64(self, b: PETSc.Vec, say: Callable[[str], None]) -> PETSc.Vec:
+        """Return the reference solution, without its mean if the matrix is singular. Collective."""
+        exact, right = b.duplicate(), b
+        if self.pinned is not None:
+            right = b.copy()
+            if right.comm.rank == 0:
+                right.setValue(0, 0.0)
+            right.assemble()
+        exact.set(0.0)
+        self.ksp.solve(right, exact)
+        if self.ksp.getConvergedReason() <= 0 and b.norm() > 0:
+            say(f"verify: the reference solve stopped early ({self.ksp.getConvergedReason()}); "
+                "its errors below are upper bounds of nothing")
+        if self.singular:
+            exact.shift(-exact.sum() / exact.size)
+        return exact
+
+    def error32(self, b: PETSc.Vec, exact: PETSc.Vec) -> float | None:
+        """Return the error of the native FP32 solution on every rank. Collective."""
+        comm = b.comm.tompi4py()
+        all_b, all_exact = _gather(b), _gather(exact)
+        error: float | None = None
+        if comm.rank == 0 and self.factor32 is not None and all_b is not None and all_exact is not None:
+            first = 1 if self.singular else 0  # the unknown that is held at zero
+            x32 = np.zeros(len(all_b), np.float32)
+            x32[first:][self.order] = self.factor32.solve(all_b[first:][self.order].astype(np.float32))
+            x = x32.astype(np.float64)
+            if self.singular:
+                x -= x.mean()
+            norm = float(np.linalg.norm(all_exact))
+            error = float(np.linalg.norm(x - all_exact)) / (norm if norm > 0 else 1.0)
+        return comm.bcast(error)
+
+    def destroy(self) -> None:
+        """Free the factors. Collective."""
+        self.ksp.destroy()
+        if self.pinned is not None:
+            self.pinned.destroy()
+        self.factor32 = None
 
 
 class Verifier:
@@ -34,14 +144,14 @@ class Verifier:
         say: prints a line (on rank 0).
     """
 
+    kept: ClassVar[list[tuple[PETSc.Mat, _Factors]]] = []
+    keep: ClassVar[int] = 0
+    """How many matrices' factors outlive their verifier: a study solves the same matrix on many chips."""
+
     def __init__(self, matrix: PETSc.Mat, dimension: int, say: Callable[[str], None]) -> None:
         self.matrix, self.dimension, self.say = matrix, dimension, say
-        self.singular = bool(matrix.getNullSpace().handle)
         self.reference = ""
-        self._ksp: PETSc.KSP | None = None
-        self._pinned: PETSc.Mat | None = None
-        self._factor32: sparse_linalg.SuperLU | None = None
-        self._native32 = False
+        self._factors: _Factors | None = None
 
     def errors(self, b: PETSc.Vec, x: PETSc.Vec) -> tuple[float, float | None]:
         """Return ‖x − x₆₄‖₂/‖x₆₄‖₂ of `x` and of the native FP32 solution (None if that was not computed).
@@ -50,119 +160,60 @@ class Verifier:
             b: right-hand side; it has no component in the null space.
             x: the solution to measure.
         """
-        if self._ksp is None:
-            self._set_up()
-        exact = self._solve64(b)
+        if self._factors is None:
+            self._factors = self._known() or _Factors(self.matrix, self.dimension, self.say)
+        factors = self._factors
+        self.reference = factors.reference
+        exact = factors.solve64(b, self.say)
         difference = x.copy()
-        if self.singular:
+        if factors.singular:
             mean = x.sum() / x.size
             difference.shift(-mean)
         difference.axpy(-1.0, exact)
         norm = exact.norm()
         error = difference.norm() / norm if norm > 0 else difference.norm()
-        error32 = self._error32(b, exact) if self._native32 else None
+        error32 = factors.error32(b, exact) if factors.native32 else None
         difference.destroy()
         exact.destroy()
         return error, error32
 
-    def destroy(self) -> None:
-        """Free the factors. Collective."""
-        if self._ksp is not None:
-            self._ksp.destroy()
-        if self._pinned is not None:
-            self._pinned.destroy()
-        self._factor32 = None
-
-    def _set_up(self) -> None:
-        unknowns = self.matrix.size[0]
-        where = f"{self.dimension}-D with {unknowns} unknowns"
-        direct = unknowns <= FP64_DIRECT_LIMIT[self.dimension]
-        matrix = self.matrix
-        if self.singular and direct:
-            matrix = self._pinned = self.matrix.copy()  # the copy has no null space attached
-            matrix.zeroRowsColumns([0] if matrix.comm.rank == 0 else [], diag=1.0)
-        ksp = PETSc.KSP().create(matrix.comm)
-        ksp.setOperators(matrix)
-        # No prefix of the user's: the reference must not follow the options of the solver it judges.
-        ksp.setOptionsPrefix("analogpde_reference_")
-        if direct:
-            ksp.setType("preonly")
-            ksp.getPC().setType("lu")
-            ksp.getPC().setFactorSolverType("mumps")
-            self.reference = "FP64 direct (MUMPS)"
-        else:
-            ksp.setType("cg")
-            ksp.getPC().setType("gamg")
-            ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
-            ksp.setTolerances(rtol=ITERATIVE_RTOL, max_it=2000)
-            self.reference = f"FP64 CG+GAMG to {ITERATIVE_RTOL:g}"
-            self.say(f"verify: {where} is too large for a direct FP64 solve; the reference is {self.reference[5:]}")
-        ksp.setFromOptions()
-        ksp.setUp()
-        self._ksp = ksp
-        self._native32 = unknowns <= FP32_LIMIT[self.dimension]
-        if self._native32:
-            self._factorise32()
-        else:
-            self.say(f"verify: no native FP32 solve: {where} is above the limit of {FP32_LIMIT[self.dimension]}")
-
-    def _solve64(self, b: PETSc.Vec) -> PETSc.Vec:
-        """Return the reference solution, without its mean if the matrix is singular."""
-        assert self._ksp is not None
-        exact, right = b.duplicate(), b
-        if self._pinned is not None:
-            right = b.copy()
-            if right.comm.rank == 0:
-                right.setValue(0, 0.0)
-            right.assemble()
-        exact.set(0.0)
-        self._ksp.solve(right, exact)
-        if self._ksp.getConvergedReason() <= 0 and b.norm() > 0:
-            self.say(f"verify: the reference solve stopped early ({self._ksp.getConvergedReason()}); "
-                     "its errors below are upper bounds of nothing")
-        if self.singular:
-            exact.shift(-exact.sum() / exact.size)
-        return exact
-
-    def _factorise32(self) -> None:
-        """Factorise the matrix, gathered and cast to float32, on rank 0."""
+    def _known(self) -> _Factors | None:
+        """Return factors that an earlier verifier left of the very same matrix. Collective."""
         comm = self.matrix.comm.tompi4py()
-        parts = comm.gather(self.matrix.getValuesCSR())
-        if comm.rank != 0:
-            return
-        columns = self.matrix.size[1]
-        rows = [sparse.csr_matrix((v, j, i), shape=(len(i) - 1, columns)) for i, j, v in parts]
-        whole = sparse.vstack(rows).tocsc().astype(np.float32)
-        if self.singular:
-            whole = whole[1:, 1:]
-        symmetric = self.matrix.isSymmetricKnown() == (True, True)  # then SuperLU need not pivot
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", sparse_linalg.MatrixRankWarning)
-            try:
-                self._factor32 = sparse_linalg.splu(
-                    whole,
-                    permc_spec="MMD_AT_PLUS_A",
-                    diag_pivot_thresh=0.0 if symmetric else 1.0,
-                    options={"SymmetricMode": symmetric},
-                )
-            except RuntimeError:  # exactly singular in FP32: the native solve has no answer
-                self._factor32 = None
+        for place, (matrix, factors) in enumerate(self.kept):
+            if comm.allreduce(matrix.sizes == self.matrix.sizes, MPI.LAND) and matrix.equal(self.matrix):
+                del self.kept[place]
+                matrix.destroy()
+                return factors
+        return None
 
-    def _error32(self, b: PETSc.Vec, exact: PETSc.Vec) -> float | None:
-        """Return the error of the native FP32 solution on every rank."""
-        comm = b.comm.tompi4py()
-        all_b, all_exact = _gather(b), _gather(exact)
-        error: float | None = None
-        if comm.rank == 0 and self._factor32 is not None and all_b is not None and all_exact is not None:
-            right = all_b.astype(np.float32)
-            if self.singular:
-                x32 = np.concatenate([[0.0], self._factor32.solve(right[1:])]).astype(np.float64)
-                x32 -= x32.mean()
-            else:
-                x32 = self._factor32.solve(right).astype(np.float64)
-            norm = float(np.linalg.norm(all_exact))
-            error = float(np.linalg.norm(x32 - all_exact)) / (norm if norm > 0 else 1.0)
-        return comm.bcast(error)
+    def destroy(self) -> None:
+        """Free the factors, or leave them to a later verifier if `keep` says so. Collective."""
+        if self._factors is None:
+            return
+        if self.keep:
+            self.kept.append((self.matrix.copy(), self._factors))
+        else:
+            self._factors.destroy()
+        self._factors = None
+        while len(self.kept) > self.keep:
+            matrix, factors = self.kept.pop(0)
+            matrix.destroy()
+            factors.destroy()
+
+
+def _fill_reducing(matrix: sparse.csr_matrix) -> NDArray[np.int32]:
+    """Return a nested-dissection order of the rows: a third of the fill of SuperLU's own minimum degree in 3-D."""
+    n = matrix.shape[0]
+    whole = PETSc.Mat().createAIJ((n, n), csr=(matrix.indptr, matrix.indices, matrix.data), comm=PETSc.COMM_SELF)
+    try:
+        rows, columns = whole.getOrdering("metisnd")
+    except PETSc.Error:  # a PETSc without METIS
+        rows, columns = whole.getOrdering("nd")
+    order = rows.getIndices().copy()
+    for thing in (whole, rows, columns):
+        thing.destroy()
+    return order
 
 
 def _gather(vector: PETSc.Vec) -> NDArray | None:

@@ -64,21 +64,37 @@ class Patches:
 
 
 @compiled
+def _entry(indptr, indices, values, i, j):
+    """Return a_ij, 0 where it is not stored; the columns of a row are sorted."""
+    low, high = indptr[i], indptr[i + 1]
+    while low < high:
+        middle = (low + high) // 2
+        if indices[middle] < j:
+            low = middle + 1
+        else:
+            high = middle
+    return values[low] if low < indptr[i + 1] and indices[low] == j else 0.0
+
+
+@compiled
 def coupling_strength(indptr, indices, values):
-    """Return |a_ij|/sqrt(|a_ii a_jj|) per entry (0 on the diagonal), and each row's largest."""
+    """Return max(|a_ij|, |a_ji|)/sqrt(|a_ii a_jj|) per entry (0 on the diagonal), and each row's largest.
+
+    Both directions count: convection couples an unknown to its upstream neighbour only, but a core that is cut
+    across the flow loses that coupling whichever end of it asks. Columns must be sorted within a row.
+    """
     n = indptr.size - 1
     diagonal = np.zeros(n)
     for i in range(n):
-        for e in range(indptr[i], indptr[i + 1]):
-            if indices[e] == i:
-                diagonal[i] = abs(values[e])
+        diagonal[i] = abs(_entry(indptr, indices, values, i, i))
     strength = np.zeros(values.size, np.float32)
     largest = np.zeros(n, np.float32)
     for i in range(n):
         for e in range(indptr[i], indptr[i + 1]):
             j = indices[e]
             if j != i and diagonal[i] > 0 and diagonal[j] > 0:
-                strength[e] = abs(values[e]) / np.sqrt(diagonal[i] * diagonal[j])
+                size = max(abs(values[e]), abs(_entry(indptr, indices, values, j, i)))
+                strength[e] = size / np.sqrt(diagonal[i] * diagonal[j])
                 largest[i] = max(largest[i], strength[e])
     return strength, largest
 

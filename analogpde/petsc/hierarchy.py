@@ -30,13 +30,15 @@ class Settings:
 
     Args:
         chip, seed: the machine.
-        prefix: options prefix; it keys the noise, so that two matrices never share draws.
+        prefix: options prefix.
+        noise: name that keys the noise, so that two matrices never share draws.
         levels, core, overlap, strength, truncation, shift, slices, coarse_slices: the options of that name.
     """
 
     chip: Chip
     seed: int = 0
     prefix: str = ""
+    noise: str = ""
     levels: int = 10
     core: int | None = None
     overlap: int = 2
@@ -141,7 +143,7 @@ class Smoother:
         with log.EVENTS["Program"]:
             self.bank: InvBank = together(comm, lambda: program_bank(
                 cut_blocks(local, self.patches, first_tile + before), settings.chip, slices=slices,
-                shift=settings.shift, seed=settings.seed, name=settings.prefix, event=programming,
+                shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming,
                 kept=self.patches.core))
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
@@ -274,7 +276,7 @@ class CoarsestTile:
                 dense = np.zeros((0, 0, 0))
             slices = settings.coarse_slices if level else settings.slices
             return program_bank(Blocks.from_dense(dense, first_tile), settings.chip, slices=slices,
-                                shift=settings.shift, seed=settings.seed, name=settings.prefix, event=programming)
+                                shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming)
 
         with log.EVENTS["Program"]:
             self.bank: InvBank = together(comm, programmed)

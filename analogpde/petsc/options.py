@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from analogpde.chip import Chip, load
+from analogpde.manual import default_text
 from analogpde.options import CHIP_OPTIONS, Option, check_names
 from analogpde.petsc.stack import PETSc
 
@@ -64,9 +65,10 @@ def help_text(title: str, options: Iterable[Option], prefix: str, now: dict[str,
     """Return what -help prints for a group, in PETSc's layout."""
     lines = ["-" * 40, f"{title} options:"]
     for option in options:
-        value = now.get(option.name, option.default)
-        lines.append(f"  -{prefix}{option.name}: <now {value} : formerly {option.default}>: {option.help} "
-                     f"({option.allowed})")
+        usual = default_text(option, title)
+        value = now.get(option.name)
+        lines.append(f"  -{prefix}{option.name}: <now {usual if value is None else value} : formerly {usual}>: "
+                     f"{option.help} ({option.allowed})")
     return "\n".join(lines) + "\n"
 
 

@@ -48,6 +48,13 @@ def _factorise(solver: PETSc.KSP, matrix: PETSc.Mat) -> None:
                                 "unknowns depend on each other; try -pc_analog_levels 1, or a larger -pc_analog_core.")
 
 
+def _leader(pc: PETSc.PC) -> str:
+    """Return the world rank that leads this preconditioner, '' for 0: blocks on other ranks have the same prefix."""
+    group = pc.getComm().tompi4py().Get_group()
+    rank = group.Translate_ranks([0], MPI.COMM_WORLD.Get_group())[0]
+    return f"@{rank}" if rank > 0 else ""
+
+
 class AnalogPC:
     """The petsc4py context behind `-pc_type analog`. Every hook is collective."""
 
@@ -79,7 +86,7 @@ class AnalogPC:
         self.reprogram = values["pc_analog_reprogram"]
         wanted = {name: values[f"pc_analog_{name}"] for name in (
             "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices")}
-        settings = Settings(chip=chip, seed=seed, prefix=prefix, **wanted)
+        settings = Settings(chip=chip, seed=seed, prefix=prefix, noise=prefix + _leader(pc), **wanted)
         if settings != self.settings:
             self.settings = settings
             if self._levels:
@@ -87,8 +94,8 @@ class AnalogPC:
                 pc.getOperators()[1].stateIncrease()  # or PETSc would not set the PC up again
         if wants_help() and pc.getComm().rank == 0:
             now = {**values, "analog_chip": chip.name, "analog_seed": seed}
-            print(help_text("PC analog", PC_OPTIONS, prefix, now), help_text("Analog chip", CHIP_OPTIONS, "", now),
-                  sep="", end="")
+            print(help_text("PC analog", PC_OPTIONS, prefix, now), end="")
+            print(help_text("The emulated chip", CHIP_OPTIONS, "", now), end="")
 
     def setUp(self, pc: PETSc.PC) -> None:
         """Partition and program, unless the matrix on the tiles is still the matrix wanted."""

@@ -102,7 +102,8 @@ def _history(history: list[HistoryRow]) -> list[str]:
 def _row(row: HistoryRow) -> str:
     """Return one line of the history; the initial guess has no correction."""
     start = row.iteration == 0
-    correction = "-" if start else words.scientific(row.correction)
+    unknown = start or (row.correction is None and row.relative_residual is not None)  # a KSP that is not ours
+    correction = "-" if unknown else words.scientific(row.correction)
     bits = "-" if start else words.signed(row.bits_gained)
     return (f"  {row.iteration:>9}  {words.scientific(row.relative_residual):>22}  {correction:>10}  {bits:>11}  "
             f"{words.count(row.inv_shots):>12}")

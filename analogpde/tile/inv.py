@@ -7,7 +7,6 @@ ADCs round the output, the host scales back.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,109 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
-from analogpde.compiled import compiled
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.health import POWER_ITERATION_MARGIN, invert, smallest_singular_value, stable
-from analogpde.tile.noise import Purpose, fill_normal, stream
+from analogpde.tile.kernels import shoot
+from analogpde.tile.noise import Purpose, stream
 from analogpde.tile.programming import program, scale_blocks
 
-# Noise may be taken to first order, one draw a line, while δ = 2 σ sqrt(cells per row)/s_min is below 0.3; up to 1
-# every cell is drawn and the noisy system solved; a tile above 1 could lose stability in a shot and is
+# Noise may be taken to first order, one draw a line, while δ = 2 σ sqrt(cells of the fullest row)/s_min is below
+# 0.3; up to 1 every cell is drawn and the noisy system solved; a tile above 1 could lose stability in a shot and is
 # programmed again with a larger shift (thresholds measured against explicit draws, docs/circuit.md).
 FIRST_ORDER = 0.3
 LARGEST_DELTA = 1.0
 SINGULAR = 2.0**-24  # a unit diagonal and s_min below this: the inverse in FP32 has no correct digit
 ATTEMPTS = 8
 _CHUNK_ENTRIES = 1 << 22  # dense float32 entries worked on at a time: 16 MB
-
-
-@compiled
-def _round_to_codes(vector, codes):  # type: ignore[no-untyped-def]
-    """Round a vector in place to `codes` steps of its own largest magnitude (block exponent); 0 is ideal."""
-    if codes > 0:
-        largest = 0.0
-        for i in range(vector.size):
-            largest = max(largest, abs(vector[i]))
-        if largest > 0.0:
-            step = largest / codes
-            for i in range(vector.size):
-                vector[i] = np.rint(vector[i] / step) * step
-
-
-@compiled
-def _shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, scale, sign, dac, adc, seed, word, tiles, event,  # type: ignore[no-untyped-def]
-           x):
-    """One shot of every tile, in place on x (K, n); return the number of shots solved densely."""
-    n_max = inverse.shape[1]
-    noise = np.empty(n_max)
-    variance = np.empty(n_max, np.float32)
-    dense_solves = 0
-    for k in range(sizes.size):
-        n = sizes[k]
-        begin, end = offsets[k], offsets[k + 1]
-        b = np.empty(n, np.float32)
-        # the block exponent: tiles work in FP32, the vector's size must not
-        largest = 0.0
-        for i in range(n):
-            largest = max(largest, abs(x[k, i] * scale[k, i]))
-        power = 1.0
-        if 0.0 < largest < np.inf:
-            power = math.ldexp(1.0, math.frexp(largest)[1] - 1)
-        for i in range(n):
-            b[i] = x[k, i] * scale[k, i] / power
-        _round_to_codes(b, dac)
-        tile = inverse[k, :n]
-        if n < n_max:
-            tile = np.ascontiguousarray(tile[:, :n])
-        y = np.dot(tile, b)
-        if end > begin and not drawn[k]:
-            # first order: x − Ĝ⁻¹ξ, ξ_i normal with variance Σ_j σ_ij² x_j²
-            for i in range(n):
-                variance[i] = 0.0
-            for e in range(begin, end):
-                variance[row[e]] += (deviation[e] * y[col[e]]) ** 2
-            fill_normal(noise[:n], seed, word, tiles[k], event)
-            for i in range(n):
-                b[i] -= np.float32(np.sqrt(variance[i]) * noise[i])
-            y = np.dot(tile, b)
-        elif end > begin:
-            error = np.empty(end - begin)
-            fill_normal(error, seed, word, tiles[k], event)
-            for e in range(end - begin):
-                error[e] *= deviation[begin + e]
-            first = y
-            previous = np.inf
-            settled = False
-            for _ in range(24):
-                rest = b.copy()
-                for e in range(begin, end):
-                    rest[row[e]] -= np.float32(error[e - begin]) * y[col[e]]
-                after = np.dot(tile, rest)
-                change, size = 0.0, 0.0
-                for i in range(n):
-                    change = max(change, abs(after[i] - y[i]))
-                    size = max(size, abs(after[i]))
-                y = after
-                if change <= 2.0**-12 * size:
-                    settled = True
-                    break
-                if change > 0.9 * previous:
-                    break
-                previous = change
-            if not settled and np.isfinite(first).all():  # else what came in was not finite and goes out so
-                dense_solves += 1
-                matrix = np.eye(n, dtype=np.float32)
-                for e in range(begin, end):
-                    for i in range(n):
-                        matrix[i, col[e]] += tile[i, row[e]] * np.float32(error[e - begin])
-                y = np.linalg.solve(matrix, first)
-        read = y[:kept[k]]
-        _round_to_codes(read, adc)
-        for i in range(kept[k]):
-            x[k, i] = sign[k] * read[i] * scale[k, i] * power
-    return dense_solves
 
 
 @dataclass
@@ -134,7 +46,7 @@ class InvBank:
         tiles: global tile ids, shape (K,).
         chip, seed, word: what keys and sizes the noise.
         programmed: what programming cost.
-        shift: mean stability shift; delta: largest δ = 2 σ sqrt(cells per row)/s_min.
+        shift: mean stability shift; delta: largest δ = 2 σ sqrt(cells of the fullest row)/s_min.
     """
 
     inverse: NDArray[np.float32]
@@ -183,7 +95,7 @@ class InvBank:
             The operations of this application.
         """
         if self.count:
-            self.dense_solves += _shoot(
+            self.dense_solves += shoot(
                 self.inverse, self.sizes, self.kept, self.offsets, self.row, self.col, self.deviation, self.drawn,
                 self.scale, self.sign, self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed),
                 np.uint64(self.word), self.tiles, np.uint64(event & 0xFFFFFFFF), x)
@@ -236,11 +148,12 @@ def program_bank(
             trial, singular = invert(dense)
             # beyond a tile's rows the inverse is a unit diagonal, never read; zero it for the norm estimate
             trial[:, diagonal, diagonal] *= diagonal < part.sizes[:, None]
-            per_row = np.diff(part.offsets) / np.maximum(1, part.sizes)
+            on = np.bincount(part.owner * np.int64(n) + part.row, minlength=len(pending) * n)
+            fullest = on.reshape(-1, n).max(axis=1, initial=0)
             worst = np.zeros(len(pending))
             np.maximum.at(worst, part.owner, held.read_deviation)
             smallest = smallest_singular_value(trial) / POWER_ITERATION_MARGIN
-            delta = 2.0 * worst * np.sqrt(per_row) / smallest
+            delta = 2.0 * worst * np.sqrt(fullest) / smallest
             good = ~singular & np.isfinite(trial).all(axis=(1, 2)) & (delta <= LARGEST_DELTA)
             good &= smallest > SINGULAR
             good &= stable(held.blocks, dense, trial)  # ideal cells too: they make no circuit stable that is not

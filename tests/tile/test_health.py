@@ -227,9 +227,9 @@ def test_read_noise_that_could_upset_a_tile_asks_for_a_shift(tools):
     bank = program_bank(tools.pack([tools.chain(60)]), tools.chip(read=0.01))
     assert bank.programmed.tiles_reprogrammed >= 1
     assert bank.delta <= LARGEST_DELTA
-    per_row = (3 * 60 - 2) / 60
+    fullest = 3  # cells of an inner row
     held = held_matrices(bank)[0]
-    true_delta = 2 * bank.deviation.max() * np.sqrt(per_row) * np.linalg.norm(np.linalg.inv(held), 2)
+    true_delta = 2 * bank.deviation.max() * np.sqrt(fullest) * np.linalg.norm(np.linalg.inv(held), 2)
     # δ as tested is no smaller than the true one (the margin of the estimate is on the safe side), nor above by more
     assert true_delta * (1 - 1e-4) <= bank.delta <= true_delta * POWER_ITERATION_MARGIN * (1 + 1e-4)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from analogpde.tile.noise import Purpose, _quantile, fill_normal, normal, philox, stream
+from analogpde.tile.kernels import _quantile, fill_normal, philox
+from analogpde.tile.noise import Purpose, normal, stream
 
 # Known answers of Philox4x32-10 that Random123 ships (tests/kat_vectors): counter, key, output.
 KNOWN = [
