@@ -114,10 +114,10 @@ class LinearSystem:
 
     def destroy(self) -> None:
         """Free solver and matrix. Collective."""
+        if self.verifier is not None:
+            self.verifier.destroy()  # before the matrix, which it may have to copy
         self.ksp.destroy()
         self.matrix.destroy()
-        if self.verifier is not None:
-            self.verifier.destroy()
 
     def _record(self, b: PETSc.Vec, x: PETSc.Vec, seconds: float) -> None:
         """Put a digital solve into the log, as the plugin does with analog ones."""

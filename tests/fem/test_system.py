@@ -70,6 +70,35 @@ def test_a_digital_solve_is_recorded_as_digital_and_verified(comm, options, sing
     system.destroy()
 
 
+@pytest.mark.parametrize("singular", [False, True])
+def test_references_of_the_same_matrix_are_factorised_once(comm, monkeypatch, singular):
+    monkeypatch.setattr(Verifier, "keep", 1)
+    A, b, _space = laplacian(comm, singular)
+    x = b.duplicate()
+    x.set(1.0)
+    first = Verifier(A, 2, print)
+    errors = first.errors(b, x)
+    factors = first._factors
+    first.destroy()
+    again = A.copy()
+    again.setNullSpace(A.getNullSpace())
+    A.destroy()
+    second = Verifier(again, 2, print)
+    assert second.errors(b, x) == errors and second._factors is factors
+    second.destroy()
+    again.scale(2.0)
+    third = Verifier(again, 2, print)
+    third.errors(b, x)
+    assert third._factors is not factors
+    third.destroy()
+    assert len(Verifier.kept) == 1  # the latest
+    monkeypatch.setattr(Verifier, "keep", 0)
+    fourth = Verifier(again, 2, print)
+    fourth.errors(b, x)
+    fourth.destroy()
+    assert not Verifier.kept
+
+
 def test_a_tolerance_of_the_user_wins(comm, options):
     options(t_ksp_type="cg", t_pc_type="jacobi", t_ksp_rtol="1e-3")
     A, b, _space = laplacian(comm, False)
