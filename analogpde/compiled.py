@@ -34,6 +34,29 @@ class _ForgivingCache:
             pass
 
 
+class _Vectorising:
+    """A Numba compiler that turns straight-line code into vector instructions, which Numba leaves off by default.
+
+    The flag holds for the whole process, so it is set only while a kernel of ours is compiled.
+    """
+
+    def __init__(self, compiler: Any) -> None:
+        self._compiler = compiler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiler, name)
+
+    def compile(self, *arguments: Any, **keywords: Any) -> Any:
+        """Compile with the SLP vectoriser."""
+        config: Any = numba.config
+        before = config.SLP_VECTORIZE
+        config.SLP_VECTORIZE = 1
+        try:
+            return self._compiler.compile(*arguments, **keywords)
+        finally:
+            config.SLP_VECTORIZE = before
+
+
 def compiled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     """Compile a kernel with Numba at its first call and keep the machine code on disk for the next run.
 
@@ -51,12 +74,14 @@ def compiled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     # IEEE arithmetic as written: fastmath would let the compiler reorder sums and drop NaN checks, and the emulated
     # hardware errors must not depend on the compiler. Division by zero gives inf or nan as in NumPy.
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy", fastmath=False)(function)
+    if hasattr(dispatcher, "_compiler") and hasattr(numba.config, "SLP_VECTORIZE"):  # Numba's private names
+        dispatcher._compiler = _Vectorising(dispatcher._compiler)
     try:
         dispatcher.enable_caching()
     except (RuntimeError, OSError) as error:
         if os.environ.get("NUMBA_DEBUG_CACHE"):
             print(f"analogpde: {function.__qualname__} is compiled without a cache: {error}", file=sys.stderr)
     else:
-        if hasattr(dispatcher, "_cache"):  # Numba's private name; without it we lose forgiveness, nothing else
+        if hasattr(dispatcher, "_cache"):  # another; without it we lose forgiveness, nothing else
             dispatcher._cache = _ForgivingCache(dispatcher._cache)
     return cast("Callable[P, R]", dispatcher)

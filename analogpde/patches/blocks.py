@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from analogpde.compiled import compiled
 from analogpde.patches.grow import LocalMatrix, Patches
 from analogpde.tile.blocks import Blocks
+from analogpde.tile.factors import Groups, factorise
 
 
 @compiled
@@ -62,72 +65,107 @@ def scatter_cores(index, core, first, values, out):
 
 
 @compiled
-def _smooth(indptr, indices, values, index, core, size, ap_indptr, ap_indices, ap_values, first, out_indptr,
-            out_indices, out_values, place, mark, columns, fill):
-    """Rows of M_RAS (A P) for every core: an exact local solve with the few coarse columns alive in a patch."""
+def _live_columns(index, size, indptr, indices, values, mark, live):
+    """Count the coarse columns alive in each patch."""
+    for k in range(size.size):
+        count = 0
+        for t in range(size[k]):
+            i = index[k, t]
+            for e in range(indptr[i], indptr[i + 1]):
+                c = indices[e]
+                if values[e] != 0.0 and mark[c] != k:
+                    mark[c] = k
+                    count += 1
+        live[k] = count
+
+
+@compiled
+def _fill_right(index, size, indptr, indices, values, mark, starts, right, columns, column_starts):
+    """Write the right-hand sides of each patch, one coarse column after another, and which columns they are."""
     for k in range(size.size):
         m = size[k]
-        live = 0
+        count = 0
         for t in range(m):
             i = index[k, t]
-            for e in range(ap_indptr[i], ap_indptr[i + 1]):
-                c = ap_indices[e]
-                if mark[c] < 0 and ap_values[e] != 0.0:
-                    mark[c] = live
-                    columns[live] = c
-                    live += 1
-        if fill:
-            rhs = np.zeros((m, live))
-            block = np.zeros((m, m))
-            for t in range(m):
-                place[index[k, t]] = t
-            for t in range(m):
-                i = index[k, t]
-                for e in range(ap_indptr[i], ap_indptr[i + 1]):
-                    if ap_values[e] != 0.0:
-                        rhs[t, mark[ap_indices[e]]] += ap_values[e]
-                for e in range(indptr[i], indptr[i + 1]):
-                    c = place[indices[e]]
-                    if c >= 0:
-                        block[t, c] += values[e]
-            for t in range(m):
-                place[index[k, t]] = -1
-                block[t, t] *= 1.0 + 1e-12  # a part without any border is singular; A P is zero there and so is x
-            if live > 0:
-                solution = np.linalg.solve(block, rhs)
-                for t in range(core[k]):
-                    start = out_indptr[index[k, t] - first]
-                    for c in range(live):
-                        out_indices[start + c] = columns[c]
-                        out_values[start + c] = solution[t, c]
-        else:
-            for t in range(core[k]):
-                out_indptr[index[k, t] - first + 1] = live
-        for c in range(live):
-            mark[columns[c]] = -1
+            for e in range(indptr[i], indptr[i + 1]):
+                c = indices[e]
+                if values[e] == 0.0:
+                    continue
+                if mark[c] < 0:
+                    mark[c] = count
+                    columns[column_starts[k] + count] = c
+                    count += 1
+                right[starts[k] + mark[c] * m + t] += values[e]
+        for c in range(count):
+            mark[columns[column_starts[k] + c]] = -1
+
+
+@compiled
+def _take_cores(index, core, size, first, starts, right, columns, column_starts, out_indptr, out_indices, out_values):
+    """Copy the rows of the cores from the patches' solutions."""
+    for k in range(size.size):
+        live = column_starts[k + 1] - column_starts[k]
+        for t in range(core[k]):
+            begin = out_indptr[index[k, t] - first]
+            for c in range(live):
+                out_indices[begin + c] = columns[column_starts[k] + c]
+                out_values[begin + c] = right[starts[k] + c * size[k] + t]
+
+
+_CHUNK = 512  # patches solved at a time: their factors and right-hand sides stay in the cache
 
 
 def local_solves(
-    matrix: LocalMatrix, patches: Patches, indptr: NDArray[np.int64], indices: NDArray[np.int64],
-    values: NDArray[np.float64],
+    matrix: LocalMatrix, patches: Patches, factors: LocalFactors, indptr: NDArray[np.int64],
+    indices: NDArray[np.int64], values: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Apply the exact restricted additive Schwarz operator to the sparse matrix A P, digitally, at set-up.
 
     Args:
         matrix, patches: of this rank.
+        factors: of the patches' blocks, from `factorise_patches`.
         indptr, indices, values: rows of A P seen by this rank (local rows, compressed coarse columns), CSR.
 
     Returns:
         Rows of M_RAS A P for the owned unknowns, CSR in the same columns.
     """
-    columns = int(indices.max(initial=-1)) + 1
+    live = np.zeros(patches.count, np.int64)
+    total = int(indices.max(initial=-1)) + 1
+    _live_columns(patches.index, patches.size, indptr, indices, values, np.full(total, -1, np.int64), live)
     out_indptr = np.zeros(matrix.owned + 1, np.int64)
-    place, mark = np.full(matrix.rows, -1, np.int64), np.full(columns, -1, np.int64)
-    buffer = np.empty(columns, np.int64)
-    arguments = (matrix.indptr, matrix.indices, matrix.values, patches.index, patches.core, patches.size, indptr,
-                 indices, values, matrix.first)
-    _smooth(*arguments, out_indptr, np.empty(0, np.int64), np.empty(0), place, mark, buffer, False)
-    out_indptr = np.cumsum(out_indptr)
+    np.cumsum(live[patches.label], out=out_indptr[1:])
     out_indices, out_values = np.empty(out_indptr[-1], np.int64), np.empty(out_indptr[-1])
-    _smooth(*arguments, out_indptr, out_indices, out_values, place, mark, buffer, True)
+    mark = np.full(total, -1, np.int64)
+    for begin, groups in factors:
+        part = slice(begin, begin + len(groups.sizes))
+        index, core, size, alive = patches.index[part], patches.core[part], patches.size[part], live[part]
+        starts, column_starts = _offsets(size * alive), _offsets(alive)
+        right, columns = np.zeros(starts[-1]), np.empty(column_starts[-1], np.int64)
+        _fill_right(index, size, indptr, indices, values, mark, starts, right, columns, column_starts)
+        groups.solve_many(starts, alive, right)
+        _take_cores(index, core, size, matrix.first, starts, right, columns, column_starts, out_indptr, out_indices,
+                    out_values)
     return out_indptr, out_indices, out_values
+
+
+def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+
+
+type LocalFactors = list[tuple[int, Groups]]
+
+
+def factorise_patches(blocks: Blocks) -> LocalFactors:
+    """Factorise the patches' exact blocks, in FP64, in chunks.
+
+    Args:
+        blocks: from `cut_blocks`.
+
+    Returns:
+        The first patch of each chunk and its factors. A part without any border is singular; its diagonal is enlarged
+        by 1e-12, for A P is zero there and so must the solution be.
+    """
+    value = np.where(blocks.row == blocks.col, (1.0 + 1e-12) * blocks.value, blocks.value)
+    whole = replace(blocks, value=value)
+    return [(begin, factorise(whole.select(np.arange(begin, min(begin + _CHUNK, blocks.count))), np.float64).groups)
+            for begin in range(0, blocks.count, _CHUNK)]

@@ -11,8 +11,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
-from analogpde.patches.blocks import cut_blocks, gather, local_solves, scatter_cores
+from analogpde.patches.blocks import cut_blocks, factorise_patches, gather, local_solves, scatter_cores
 from analogpde.patches.grow import LocalMatrix, Patches, make_patches
+from analogpde.patches.prolong import smooth_rows
 from analogpde.petsc import log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.stack import MPI, PETSc
@@ -176,19 +177,25 @@ class Smoother:
         number[coupled] = first + np.arange(len(coupled))
         column = number[self.patches.label]
         own = np.flatnonzero(column >= 0)
-        p = sp.csr_matrix((np.ones(len(own)), (own, column[own])), shape=(len(column), total))
+        shape = (len(column), total)
+        p = sp.csr_matrix((np.ones(len(own)), (own, column[own])), shape=shape)
         sizes = (matrix.getSizes()[0], (len(coupled), total))
         threshold = self.truncation()
+        local, patches = self.seen.matrix, self.patches
+        blocks = cut_blocks(local, patches, 0)
+        factors = together(comm, lambda: factorise_patches(blocks))
         for _ in range(SMOOTHING_SWEEPS):
             current = _assemble(p, sizes, matrix.getComm())
             product = matrix.matMult(current)
             indptr, indices, values = self.seen.rows_of(product)
-            names, compressed = np.unique(indices, return_inverse=True)
-            solve = functools.partial(local_solves, self.seen.matrix, self.patches, indptr, compressed, values)
+            if comm.size == 1:
+                names, compressed = np.arange(total), indices
+            else:
+                names, compressed = np.unique(indices, return_inverse=True)
+            solve = functools.partial(local_solves, local, patches, factors, indptr, compressed, values)
             s_indptr, s_indices, s_values = together(comm, solve)
-            shape = (len(column), total)
-            step = sp.csr_matrix((s_values, names[s_indices] if len(s_indices) else s_indices, s_indptr), shape=shape)
-            p = _truncate(p - SMOOTHING_WEIGHT * step, threshold)
+            step = (s_indptr, names[s_indices] if len(s_indices) else s_indices, s_values)
+            p = sp.csr_matrix(smooth_rows(p.indptr, p.indices, p.data, *step, SMOOTHING_WEIGHT, threshold), shape=shape)
             current.destroy()
             product.destroy()
         # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
@@ -221,28 +228,6 @@ def _assemble(p: sp.csr_matrix, sizes: Any, comm: Any) -> PETSc.Mat:
     matrix = PETSc.Mat().createAIJ(size=sizes, csr=csr, comm=comm)
     matrix.assemble()
     return matrix
-
-
-def _truncate(p: sp.csr_matrix, threshold: float) -> sp.csr_matrix:
-    """Drop entries below `threshold` of their row's largest magnitude; keep each row's sum."""
-    p = p.tocsr()
-    p.sum_duplicates()
-    rows = p.shape[0]
-    lengths = np.diff(p.indptr)
-    row = np.repeat(np.arange(rows), lengths)
-    sums = np.bincount(row, p.data, rows)
-    largest = np.zeros(rows)
-    np.maximum.at(largest, row, np.abs(p.data))
-    keep = np.abs(p.data) >= threshold * largest[row]
-    keep &= p.data != 0
-    kept = np.bincount(row[keep], p.data[keep], rows)
-    safe = np.abs(kept) > 1e-3 * largest
-    factor = np.where(safe, sums / np.where(safe, kept, 1.0), 1.0)
-    data = p.data * factor[row]
-    out = sp.csr_matrix((data[keep], p.indices[keep], np.concatenate(([0], np.cumsum(np.bincount(row[keep],
-                        minlength=rows))))), shape=p.shape)
-    out.sort_indices()
-    return out
 
 
 class CoarsestTile:

@@ -6,74 +6,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analogpde.tile.blocks import Blocks
+from analogpde.tile.factors import Factors, factorise
 
-
-def invert(dense: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Invert a batch of matrices, shape (K, n, n), float32.
-
-    Returns:
-        The inverses (zero where singular) and a mask of the singular ones.
-    """
-    try:
-        return np.linalg.inv(dense), np.zeros(len(dense), bool)
-    except np.linalg.LinAlgError:
-        singular = np.linalg.slogdet(dense)[0] == 0
-        inverse = np.zeros_like(dense)
-        inverse[~singular] = np.linalg.inv(dense[~singular])
-        return inverse, singular
-
-
-# The power iteration below stays within this factor of ‖X‖₂ on every block family of the tests, random ones included.
+# The power iteration below stays within this factor of ‖Ĝ⁻¹‖₂ on every block family of the tests, random ones included.
 POWER_ITERATION_MARGIN = 1.1
+_STEPS = 24  # at most; PDE blocks, with one slow mode, need three to five
+_SETTLED = 0.01
 
 
-def smallest_singular_value(inverse: NDArray[np.float32], steps: int = 6) -> NDArray[np.float64]:
-    """Estimate the smallest singular value of each tile from its inverse by power iteration on XᵀX.
+def smallest_singular_value(factors: Factors) -> NDArray[np.float64]:
+    """Estimate the smallest singular value of each tile by power iteration on Ĝ⁻ᵀĜ⁻¹: probe shots without noise.
 
-    Two starts, the better of which counts: all ones, close to the slow mode of a diffusion block (the only good one
-    for a long chain), and the largest row of X, which is never far from the leading singular vectors.
+    Two starts, the better of which counts: nearly all ones, close to the slow mode of a diffusion block (the only good
+    one for a long chain), and random signs, which no mode is orthogonal to. It ends when no tile's value still moves
+    by more than a percent.
 
     Args:
-        inverse: X, shape (K, n, n).
-        steps: products with X.
+        factors: of the programmed tiles. Tiles that are not regular get 0.
 
     Returns:
-        Estimates from above (power iteration approaches ‖X‖₂ from below), shape (K,); divided by
+        Estimates from above (power iteration approaches ‖Ĝ⁻¹‖₂ from below), shape (K,); divided by
         `POWER_ITERATION_MARGIN` they are estimates from below.
     """
-    count, n, _ = inverse.shape
+    count, n = factors.rows.shape
     if count == 0 or n == 0:
         return np.ones(count)
-    vectors = np.empty((count, n, 2), np.float32)
+    groups = factors.groups
+    inside = np.arange(n) < factors.sizes[:, None]
     # an alternating part keeps the start from being orthogonal to a mode that changes sign
-    vectors[:, :, 0] = 1.0 + 0.1 * np.cos(2.4 * np.arange(n))
-    vectors[:, :, 1] = inverse[np.arange(count), np.einsum("kij,kij->ki", inverse, inverse).argmax(axis=1)]
-    forward = vectors
-    for step in range(steps):
-        if step:
-            vectors = np.swapaxes(inverse, 1, 2) @ forward
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-30))
-        forward = inverse @ vectors
-    norm = np.linalg.norm(forward, axis=1).max(axis=1)
-    return 1.0 / np.maximum(norm.astype(np.float64), 1e-30)
+    smooth = 1.0 + 0.1 * np.cos(2.4 * np.arange(n))
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), n)
+    norm = np.zeros(count)
+    for start in (smooth, signs):
+        vectors = np.where(inside, start, 0.0).astype(factors.data.dtype)
+        previous = np.zeros(count)
+        for step in range(_STEPS):
+            if step:
+                groups.solve(vectors, transposed=True)
+            with np.errstate(over="ignore", invalid="ignore"):  # of a tile that is all but singular
+                vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+                groups.solve(vectors)
+                now = np.linalg.norm(vectors, axis=1).astype(np.float64)
+            moving = now > (1 + _SETTLED) * previous
+            previous = np.fmax(now, previous)
+            if step >= 2 and not moving.any():
+                break
+        norm = np.maximum(norm, previous)
+    estimate = 1.0 / np.maximum(norm, 1e-30)
+    return np.where(factors.regular & np.isfinite(norm), estimate, 0.0)
 
 
-def _positive_definite(matrices: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Test a batch of symmetric matrices by Cholesky factorisation; halve the batch where it fails."""
-    passed = np.zeros(len(matrices), bool)
-    pending = [np.arange(len(matrices))]
-    while pending:
-        which = pending.pop()
-        try:
-            np.linalg.cholesky(matrices[which])
-            passed[which] = True
-        except np.linalg.LinAlgError:
-            if len(which) > 1:
-                pending += [which[: len(which) // 2], which[len(which) // 2:]]
-    return passed
+def _symmetric_part_definite(held: Blocks) -> NDArray[np.bool_]:
+    """Tell which blocks have a positive definite symmetric part, by elimination, shape (K,)."""
+    offsets = np.concatenate(([0], np.cumsum(2 * np.diff(held.offsets)))).astype(np.int64)
+    owner = held.owner
+    place = np.argsort(np.concatenate((owner, owner)) * held.size + np.concatenate((held.row, held.col)), kind="stable")
+    both = Blocks(held.sizes, offsets, np.concatenate((held.row, held.col))[place],
+                  np.concatenate((held.col, held.row))[place],
+                  np.concatenate((0.5 * held.value, 0.5 * held.value))[place], held.tiles, held.size)
+    return factorise(both, np.float64).definite
 
 
-def stable(held: Blocks, dense: NDArray[np.floating], inverse: NDArray[np.floating]) -> NDArray[np.bool_]:
+def stable(held: Blocks, factors: Factors) -> NDArray[np.bool_]:
     """Tell which tiles settle: all eigenvalues of D⁻¹Ĝ in the right half plane, D the total row conductance.
 
     Two sufficient tests come first, for all tiles at once. An M-matrix (off-diagonals not positive, and
@@ -82,23 +76,23 @@ def stable(held: Blocks, dense: NDArray[np.floating], inverse: NDArray[np.floati
     eigenvalues computed.
 
     Args:
-        held: programmed blocks. dense: the same, shape (K, n, n). inverse: their inverses.
+        held: programmed blocks. factors: of them.
     """
     owner = held.owner
-    w = inverse.sum(axis=2, dtype=np.float64)
-    product = np.zeros_like(w)
+    inside = np.arange(held.size) < held.sizes[:, None]
+    w = inside.astype(factors.data.dtype)
+    factors.groups.solve(w)
+    product = np.zeros(w.shape)
     np.add.at(product, (owner, held.row), held.value * w[owner, held.col])
-    outside = np.arange(held.size) >= held.sizes[:, None]
-    monotone = ((w > 0) & (product > 0) | outside).all(axis=1)
+    monotone = ((w > 0) & (product > 0) | ~inside).all(axis=1)
     wrong_sign = np.bincount(owner, (held.row != held.col) & (held.value > 0), held.count) > 0
     passed = monotone & ~wrong_sign
     doubt = np.flatnonzero(~passed)
     if len(doubt):
-        matrices = dense[doubt].astype(np.float64)
-        passed[doubt] = _positive_definite(0.5 * (matrices + np.swapaxes(matrices, 1, 2)))
+        passed[doubt] = _symmetric_part_definite(held.select(doubt))
         doubt = np.flatnonzero(~passed)
     if len(doubt):
-        matrices = dense[doubt].astype(np.float64)
+        matrices = held.select(doubt).dense()
         total = np.abs(matrices).sum(axis=2, keepdims=True)
         passed[doubt] = np.linalg.eigvals(matrices / np.maximum(total, 1e-30)).real.min(axis=1) > 0
     return passed

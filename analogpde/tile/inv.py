@@ -17,7 +17,8 @@ from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.health import POWER_ITERATION_MARGIN, invert, smallest_singular_value, stable
+from analogpde.tile.factors import Factors, Groups, factorise
+from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_value, stable
 from analogpde.tile.kernels import shoot
 from analogpde.tile.noise import Purpose, stream
 from analogpde.tile.programming import program, scale_blocks
@@ -29,7 +30,7 @@ FIRST_ORDER = 0.3
 LARGEST_DELTA = 1.0
 SINGULAR = 2.0**-24  # a unit diagonal and s_min below this: the inverse in FP32 has no correct digit
 ATTEMPTS = 8
-_CHUNK_ENTRIES = 1 << 22  # dense float32 entries worked on at a time: 16 MB
+_CHUNK_ENTRIES = 1 << 22  # entries of full tiles worked on at a time; those in use are a tenth
 
 
 @dataclass
@@ -37,10 +38,11 @@ class InvBank:
     """K programmed INV tiles of one chip, worked as one batch.
 
     Args:
-        inverse: inverse of each programmed matrix, shape (K, n, n), float32.
+        factors: of each programmed matrix, float32, interleaved.
         sizes: rows in use on each tile, shape (K,).
         kept: output lines that are read, the first ones, shape (K,).
-        offsets, row, col, deviation: cells with read noise and its standard deviation (empty if none).
+        offsets, row, col, deviation: cells with read noise, by their places in the elimination, and its standard
+            deviation (empty if none).
         drawn: tiles whose noise must be drawn cell by cell, shape (K,).
         scale: diagonal scaling of both sides, shape (K, n). sign: of each block, shape (K,).
         tiles: global tile ids, shape (K,).
@@ -49,12 +51,12 @@ class InvBank:
         shift: mean stability shift; delta: largest δ = 2 σ sqrt(cells of the fullest row)/s_min.
     """
 
-    inverse: NDArray[np.float32]
+    factors: Groups
     sizes: NDArray[np.int32]
     kept: NDArray[np.int32]
     offsets: NDArray[np.int64]
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
+    row: NDArray[np.int16]
+    col: NDArray[np.int16]
     deviation: NDArray[np.float32]
     drawn: NDArray[np.bool_]
     scale: NDArray[np.float64]
@@ -81,7 +83,7 @@ class InvBank:
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return sum(a.nbytes for a in (self.inverse, self.row, self.col, self.deviation, self.scale))
+        return self.factors.nbytes + sum(a.nbytes for a in (self.row, self.col, self.deviation, self.scale))
 
     def shoot(self, x: NDArray[np.float64], event: int) -> Ledger:
         """Let every tile settle once, in place.
@@ -95,10 +97,12 @@ class InvBank:
             The operations of this application.
         """
         if self.count:
+            f = self.factors
             self.dense_solves += shoot(
-                self.inverse, self.sizes, self.kept, self.offsets, self.row, self.col, self.deviation, self.drawn,
-                self.scale, self.sign, self.chip.dac.codes, self.chip.adc.codes, np.uint64(self.seed),
-                np.uint64(self.word), self.tiles, np.uint64(event & 0xFFFFFFFF), x)
+                f.data, f.members, f.base, f.width, f.size, f.rows, f.cols, f.sizes, self.kept, self.offsets,
+                self.row, self.col, self.deviation, self.drawn, self.scale, self.sign, self.chip.dac.codes,
+                self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
+                np.uint64(event & 0xFFFFFFFF), x)
         return Ledger(inv_shots=self.count, dac_conversions=self.lines, adc_conversions=int(self.kept.sum()))
 
 
@@ -130,7 +134,7 @@ def program_bank(
     scaled, scale, sign = scale_blocks(blocks)
     n, count = blocks.size, blocks.count
     read = chip.cell.read_noise or 0.0
-    inverse = np.zeros((count, n, n), np.float32)
+    factors: list[tuple[NDArray[np.int64], Factors]] = []
     deviation = np.zeros(len(scaled.value) if read else 0, np.float32)
     drawn = np.zeros(count, bool)
     final_shift, final_delta = np.zeros(count), np.zeros(count)
@@ -141,24 +145,18 @@ def program_bank(
             part = scaled.select(pending)
             held = program(part, scale[pending], sign[pending], chip, slices=slices, shift=shift, extra_shift=extra,
                            seed=seed, name=name, event=event * ATTEMPTS + attempt)
-            dense = np.zeros((len(pending), n, n), np.float32)
-            diagonal = np.arange(n)
-            dense[:, diagonal, diagonal] = diagonal >= part.sizes[:, None]
-            dense[part.owner, part.row, part.col] = held.blocks.value
-            trial, singular = invert(dense)
-            # beyond a tile's rows the inverse is a unit diagonal, never read; zero it for the norm estimate
-            trial[:, diagonal, diagonal] *= diagonal < part.sizes[:, None]
+            trial = factorise(held.blocks)
             on = np.bincount(part.owner * np.int64(n) + part.row, minlength=len(pending) * n)
             fullest = on.reshape(-1, n).max(axis=1, initial=0)
             worst = np.zeros(len(pending))
             np.maximum.at(worst, part.owner, held.read_deviation)
             smallest = smallest_singular_value(trial) / POWER_ITERATION_MARGIN
-            delta = 2.0 * worst * np.sqrt(fullest) / smallest
-            good = ~singular & np.isfinite(trial).all(axis=(1, 2)) & (delta <= LARGEST_DELTA)
-            good &= smallest > SINGULAR
-            good &= stable(held.blocks, dense, trial)  # ideal cells too: they make no circuit stable that is not
+            with np.errstate(divide="ignore", invalid="ignore"):  # 0 of a singular tile
+                delta = np.where(smallest > 0, 2.0 * worst * np.sqrt(fullest) / smallest, np.inf)
+            good = trial.regular & (delta <= LARGEST_DELTA) & (smallest > SINGULAR)
+            good &= stable(held.blocks, trial)  # ideal cells too: they make no circuit stable that is not
             done = pending[good]
-            inverse[done] = trial[good]
+            factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
             final_shift[done], final_delta[done] = held.shift[good], delta[good]
             if read:
@@ -170,7 +168,8 @@ def program_bank(
             if good.all():
                 break
             # what is missing to δ = 1, and at least twice what was there, so that the loop ends
-            missing = np.where(np.isfinite(delta) & (delta > 1), (delta - 0.9) * smallest, 0.0)
+            over = np.isfinite(delta) & (delta > LARGEST_DELTA)
+            missing = np.where(over, (np.where(over, delta, 0.0) - 0.9) * smallest, 0.0)
             extra = np.maximum(np.maximum(2.0 * extra, 0.01), extra + missing)[~good]
             pending = pending[~good]
         else:
@@ -178,9 +177,11 @@ def program_bank(
                 f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) stay unstable after {ATTEMPTS} "
                 "programmings with growing shift. Try more cell bits, -pc_analog_slices 2, a smaller tile or less "
                 "programming error; an indefinite matrix cannot be held by an INV tile at all.")
-    cells = slice(None) if read else slice(0, 0)
+    groups = Factors.gather(factors, scaled.sizes, n).groups
     offsets = scaled.offsets if read else np.zeros(count + 1, np.int64)
+    cells = slice(None) if read else slice(0, 0)
+    row, col = groups.places(offsets, scaled.row[cells], scaled.col[cells])
     return InvBank(
-        inverse, scaled.sizes, scaled.sizes if kept is None else kept, offsets, scaled.row[cells], scaled.col[cells],
-        deviation, drawn, scale, sign, scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
+        groups, scaled.sizes, scaled.sizes if kept is None else kept, offsets, row, col, deviation, drawn, scale, sign,
+        scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
         shift=float(final_shift.mean()) if count else 0.0, delta=float(final_delta.max(initial=0.0)))

@@ -1,4 +1,4 @@
-"""Compiled kernels of the tiles: random draws and INV shots, in one file, as Numba's cache wants it.
+"""Compiled kernels of the tiles: random draws, elimination, INV shots; in one file, as Numba's cache wants it.
 
 The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011), counter based, so that no state is
 kept, no tile depends on another, and no rank count or batch order changes what a tile draws.
@@ -96,75 +96,431 @@ def round_to_codes(vector, codes):  # type: ignore[no-untyped-def]
                 vector[i] = np.rint(vector[i] / step) * step
 
 
+LANES = 8  # tiles solved side by side, one in each float of a vector register
+
+
 @compiled
-def shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, scale, sign, dac, adc, seed, word, tiles, event,  # type: ignore[no-untyped-def]
-           x):
-    """One shot of every tile, in place on x (K, n); return the number of shots solved densely."""
-    n_max = inverse.shape[1]
-    noise = np.empty(n_max)
-    variance = np.empty(n_max, np.float32)
-    dense_solves = 0
+def band_order(offsets, row, col, sizes, order, width):  # type: ignore[no-untyped-def]
+    """Order the rows of each block breadth first from its rim (reversed Cuthill–McKee); find its half bandwidth.
+
+    `order[k, t]` is the row at place t, `width[k]` the half bandwidth in that order.
+    """
+    n_max = order.shape[1]
+    start = np.empty(n_max + 1, np.int64)
+    place = np.empty(n_max, np.int64)
+    queue = np.empty(n_max, np.int64)
     for k in range(sizes.size):
         n = sizes[k]
         begin, end = offsets[k], offsets[k + 1]
-        b = np.empty(n, np.float32)
-        # the block exponent: tiles work in FP32, the vector's size must not
+        start[: n + 1] = 0
+        for e in range(begin, end):
+            start[row[e] + 1] += 1
+        for i in range(n):
+            start[i + 1] += start[i]
+        seed = 0
+        for i in range(n):
+            if start[i + 1] - start[i] < start[seed + 1] - start[seed]:
+                seed = i
+        for _ in range(2):  # the last row met lies far off: a good place to start from
+            place[:n] = -1
+            head = tail = lowest = 0
+            while head < n:
+                if head == tail:
+                    if place[seed] >= 0:  # another part of the block
+                        while place[lowest] >= 0:
+                            lowest += 1
+                        seed = lowest
+                    place[seed] = tail
+                    queue[tail] = seed
+                    tail += 1
+                i = queue[head]
+                head += 1
+                for e in range(begin + start[i], begin + start[i + 1]):
+                    j = col[e]
+                    if place[j] < 0:
+                        place[j] = tail
+                        queue[tail] = j
+                        tail += 1
+            if n > 0:
+                seed = queue[n - 1]
+        for t in range(n):
+            order[k, t] = queue[n - 1 - t]
+        widest = 0
+        for e in range(begin, end):
+            widest = max(widest, abs(place[row[e]] - place[col[e]]))
+        width[k] = widest
+
+
+@compiled
+def eliminate(offsets, row, col, value, sizes, order, width, base, data, growth, smallest):  # type: ignore[no-untyped-def]
+    """Factorise each block within its band, column by column, without pivoting: Ĝ = L U.
+
+    Column j of `data[base[k]:]` is at 2 w j: w entries of L below the (unit) diagonal, then w of U above it; the
+    inverted diagonals of U come last. `growth[k]` becomes the largest |l_ik u_kj| over the largest entry, which
+    bounds the error; `smallest[k]` the smallest pivot. The arithmetic is FP64, whatever `data` holds.
+    """
+    n_max = order.shape[1]
+    place = np.empty(n_max, np.int64)
+    widest_u = np.empty(n_max)
+    work = np.empty(0)
+    for k in range(sizes.size):
+        n, w = sizes[k], width[k]
+        high = 2 * w + 1  # entry (i, j) is at high j + w + i − j
+        if n * high > work.size:
+            work = np.empty(n * high)
+        work[: n * high] = 0.0
+        for t in range(n):
+            place[order[k, t]] = t
+            widest_u[t] = 0.0
         largest = 0.0
-        for i in range(n):
-            largest = max(largest, abs(x[k, i] * scale[k, i]))
-        power = 1.0
-        if 0.0 < largest < np.inf:
-            power = math.ldexp(1.0, math.frexp(largest)[1] - 1)
-        for i in range(n):
-            b[i] = x[k, i] * scale[k, i] / power
-        round_to_codes(b, dac)
-        tile = inverse[k, :n]
-        if n < n_max:
-            tile = np.ascontiguousarray(tile[:, :n])
-        y = np.dot(tile, b)
-        if end > begin and not drawn[k]:
-            # first order: x − Ĝ⁻¹ξ, ξ_i normal with variance Σ_j σ_ij² x_j²
-            for i in range(n):
-                variance[i] = 0.0
-            for e in range(begin, end):
-                variance[row[e]] += (deviation[e] * y[col[e]]) ** 2
-            fill_normal(noise[:n], seed, word, tiles[k], event)
-            for i in range(n):
-                b[i] -= np.float32(np.sqrt(variance[i]) * noise[i])
-            y = np.dot(tile, b)
-        elif end > begin:
-            error = np.empty(end - begin)
-            fill_normal(error, seed, word, tiles[k], event)
-            for e in range(end - begin):
-                error[e] *= deviation[begin + e]
-            first = y
-            previous = np.inf
-            settled = False
-            for _ in range(24):
-                rest = b.copy()
-                for e in range(begin, end):
-                    rest[row[e]] -= np.float32(error[e - begin]) * y[col[e]]
-                after = np.dot(tile, rest)
+        for e in range(offsets[k], offsets[k + 1]):
+            i, j = place[row[e]], place[col[e]]
+            work[high * j + w + i - j] += value[e]
+            largest = max(largest, abs(value[e]))
+        worst, least = 0.0, np.inf
+        for j in range(n):
+            column = work[high * j: high * (j + 1)]
+            for t in range(max(0, j - w), j):
+                u = column[w + t - j]
+                if u != 0.0:
+                    widest_u[t] = max(widest_u[t], abs(u))
+                    lower = work[high * t + w + 1: high * (t + 1)]
+                    target = column[w + t - j + 1: 2 * w + t - j + 1]
+                    for i in range(w):
+                        target[i] -= lower[i] * u
+            pivot = column[w]
+            least = min(least, pivot)
+            widest_u[j] = max(widest_u[j], abs(pivot))
+            inverse = 1.0 / pivot if pivot != 0.0 else 0.0
+            if inverse == 0.0 or not np.isfinite(inverse):
+                worst = np.inf
+            column[w] = inverse
+            for i in range(w + 1, high):
+                column[i] *= inverse
+        for t in range(n):
+            multiplier = 1.0
+            for i in range(high * t + w + 1, high * (t + 1)):
+                multiplier = max(multiplier, abs(work[i]))
+            worst = max(worst, multiplier * widest_u[t])
+            for i in range(w):
+                data[base[k] + 2 * w * t + i] = work[high * t + w + 1 + i]
+                data[base[k] + 2 * w * t + w + i] = work[high * t + i]
+            data[base[k] + 2 * w * n + t] = work[high * t + w]
+        growth[k] = worst / largest if largest > 0.0 else np.inf
+        smallest[k] = least
+
+
+@compiled
+def eliminate_pivoting(offsets, row, col, value, sizes, rows, width, base, data, regular):  # type: ignore[no-untyped-def]
+    """Factorise full blocks with row exchanges, `rows[k, t]` the row at place t; the columns keep their places.
+
+    `regular[k]` tells whether no pivot vanished. Layout as of `eliminate`.
+    """
+    for k in range(sizes.size):
+        n, w = sizes[k], width[k]
+        a = np.zeros((n, n))
+        for e in range(offsets[k], offsets[k + 1]):
+            a[row[e], col[e]] += value[e]
+        for t in range(n):
+            rows[k, t] = t
+        regular[k] = True
+        for t in range(n):
+            best = t
+            for i in range(t + 1, n):
+                if abs(a[i, t]) > abs(a[best, t]):
+                    best = i
+            if not abs(a[best, t]) > 0.0:
+                regular[k] = False
+                break
+            if best != t:
+                rows[k, t], rows[k, best] = rows[k, best], rows[k, t]
+                for j in range(n):
+                    a[t, j], a[best, j] = a[best, j], a[t, j]
+            a[t, t] = 1.0 / a[t, t]
+            for i in range(t + 1, n):
+                a[i, t] *= a[t, t]
+                if a[i, t] != 0.0:
+                    for j in range(t + 1, n):
+                        a[i, j] -= a[i, t] * a[t, j]
+        here = base[k]
+        data[here: here + (2 * w + 1) * n] = 0.0
+        if regular[k]:
+            for j in range(n):
+                for i in range(j + 1, n):
+                    data[here + 2 * w * j + i - j - 1] = a[i, j]
+                for i in range(j):
+                    data[here + 2 * w * j + 2 * w + i - j] = a[i, j]
+                data[here + 2 * w * n + j] = a[j, j]
+
+
+@compiled
+def pack(data, base, width, sizes, members, group_base, group_width, group_size, out):  # type: ignore[no-untyped-def]
+    """Interleave the factors of the members of each group, entry by entry: out[entry, lane].
+
+    Shorter and narrower members are padded with the identity.
+    """
+    for g in range(group_base.size):
+        n, w = group_size[g], group_width[g]
+        here = group_base[g]
+        out[here: here + 2 * w * n] = 0.0
+        out[here + 2 * w * n: here + (2 * w + 1) * n] = 1.0
+        for lane in range(LANES):
+            k = members[g, lane]
+            if k < 0:
+                continue
+            mine = width[k]
+            for j in range(sizes[k]):
+                source, target = base[k] + 2 * mine * j, here + 2 * w * j
+                for i in range(mine):  # L from the diagonal down; U from w above the diagonal down to it
+                    out[target + i, lane] = data[source + i]
+                    out[target + 2 * w - mine + i, lane] = data[source + mine + i]
+                out[here + 2 * w * n + j, lane] = data[base[k] + 2 * mine * sizes[k] + j]
+
+
+@compiled
+def _subtract(y, q, data, p, v):  # type: ignore[no-untyped-def]
+    """y[q] −= data[p] · v, lane by lane; all is read before anything is written, so that vector registers serve."""
+    a0 = y[q, 0] - data[p, 0] * v[0]
+    a1 = y[q, 1] - data[p, 1] * v[1]
+    a2 = y[q, 2] - data[p, 2] * v[2]
+    a3 = y[q, 3] - data[p, 3] * v[3]
+    a4 = y[q, 4] - data[p, 4] * v[4]
+    a5 = y[q, 5] - data[p, 5] * v[5]
+    a6 = y[q, 6] - data[p, 6] * v[6]
+    a7 = y[q, 7] - data[p, 7] * v[7]
+    y[q, 0], y[q, 1], y[q, 2], y[q, 3] = a0, a1, a2, a3
+    y[q, 4], y[q, 5], y[q, 6], y[q, 7] = a4, a5, a6, a7
+
+
+@compiled
+def _lanes(y, q):  # type: ignore[no-untyped-def]
+    return y[q, 0], y[q, 1], y[q, 2], y[q, 3], y[q, 4], y[q, 5], y[q, 6], y[q, 7]
+
+
+@compiled
+def _scale_lanes(y, q, data, p):  # type: ignore[no-untyped-def]
+    a, b = _lanes(y, q), _lanes(data, p)
+    y[q, 0], y[q, 1], y[q, 2], y[q, 3] = a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]
+    y[q, 4], y[q, 5], y[q, 6], y[q, 7] = a[4] * b[4], a[5] * b[5], a[6] * b[6], a[7] * b[7]
+
+
+@compiled
+def _substitute(data, base, n, w, y):  # type: ignore[no-untyped-def]
+    """Solve L U y = y in place for a group; the place t is y[w + t], the w rows of y on either side are room."""
+    for j in range(n):
+        v = _lanes(y, w + j)
+        lower, target = base + 2 * w * j, w + j + 1
+        for i in range(w):
+            _subtract(y, target + i, data, lower + i, v)
+    diagonal = base + 2 * w * n
+    for j in range(n - 1, -1, -1):
+        _scale_lanes(y, w + j, data, diagonal + j)
+        v = _lanes(y, w + j)
+        upper = base + 2 * w * j + w
+        for i in range(w):
+            _subtract(y, j + i, data, upper + i, v)
+
+
+@compiled
+def _substitute_transposed(data, base, n, w, y):  # type: ignore[no-untyped-def]
+    """Solve (L U)ᵀ y = y in place for a group; room as for `_substitute`, zero."""
+    diagonal = base + 2 * w * n
+    for j in range(n):
+        upper = base + 2 * w * j + w
+        for i in range(w):
+            _subtract(y, w + j, data, upper + i, _lanes(y, j + i))
+        _scale_lanes(y, w + j, data, diagonal + j)
+    for j in range(n - 1, -1, -1):
+        lower = base + 2 * w * j
+        for i in range(w):
+            _subtract(y, w + j, data, lower + i, _lanes(y, w + j + 1 + i))
+
+
+@compiled
+def _room(n, w, y):  # type: ignore[no-untyped-def]
+    """Zero what lies on either side of the places; leftovers there could be infinite."""
+    y[:w] = 0.0
+    y[w + n: 2 * w + n] = 0.0
+
+
+@compiled
+def solve_groups(data, members, group_base, group_width, group_size, rows, cols, sizes, starts, columns, right,  # type: ignore[no-untyped-def]
+                 transposed):
+    """Solve every block for columns[k] right-hand sides in place; they follow each other from right[starts[k]]."""
+    longest = 0
+    for g in range(group_base.size):
+        longest = max(longest, group_size[g] + 2 * group_width[g])
+    y = np.empty((longest, LANES), data.dtype)
+    into, out = (cols, rows) if transposed else (rows, cols)
+    for g in range(group_base.size):
+        n, w = group_size[g], group_width[g]
+        most = 0
+        for lane in range(LANES):
+            if members[g, lane] >= 0:
+                most = max(most, columns[members[g, lane]])
+        for c in range(most):
+            _room(n, w, y)
+            y[w: w + n] = 0.0
+            for lane in range(LANES):
+                k = members[g, lane]
+                if k >= 0 and c < columns[k]:
+                    begin = starts[k] + c * sizes[k]
+                    for t in range(sizes[k]):
+                        y[w + t, lane] = right[begin + into[k, t]]
+            if transposed:
+                _substitute_transposed(data, group_base[g], n, w, y)
+            else:
+                _substitute(data, group_base[g], n, w, y)
+            for lane in range(LANES):
+                k = members[g, lane]
+                if k >= 0 and c < columns[k]:
+                    begin = starts[k] + c * sizes[k]
+                    for t in range(sizes[k]):
+                        right[begin + out[k, t]] = y[w + t, lane]
+
+
+@compiled
+def _solve_full(data, base, n, w, lane, size, row, col, error, start, y, solution):  # type: ignore[no-untyped-def]
+    """Solve (Ĝ + E) x = Ĝ start for one tile as a full system, E = error at (row, col); write x to `solution`.
+
+    All by places: (I + Ĝ⁻¹ E) x = start.
+    """
+    matrix = np.eye(size, dtype=np.float32)
+    inverse = np.empty((size, size), np.float32)  # its columns are the rows here
+    for j in range(size):
+        _room(n, w, y)
+        y[w: w + n] = 0.0
+        y[w + j, lane] = 1.0
+        _substitute(data, base, n, w, y)
+        for t in range(size):
+            inverse[j, t] = y[w + t, lane]
+    for e in range(row.size):
+        for t in range(size):
+            matrix[t, col[e]] += inverse[row[e], t] * error[e]
+    right = np.empty(size, np.float32)
+    for t in range(size):
+        right[t] = start[t, lane]
+    right = np.linalg.solve(matrix, right)
+    for t in range(size):
+        solution[t, lane] = right[t]
+
+
+@compiled
+def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes, kept, offsets, row, col, deviation,  # type: ignore[no-untyped-def]
+          drawn, scale, sign, dac, adc, seed, word, tiles, event, x):
+    """One shot of every tile, in place on x (K, n); return the number of shots solved densely.
+
+    row, col: places (not rows) of the cells with read noise.
+    """
+    n_max = rows.shape[1]
+    longest = cells = 0
+    for g in range(group_base.size):
+        longest = max(longest, group_size[g] + 2 * group_width[g])
+    for k in range(sizes.size):
+        cells = max(cells, offsets[k + 1] - offsets[k])
+    y = np.empty((longest, LANES), np.float32)
+    b, solution, start = (np.zeros((n_max, LANES), np.float32), np.zeros((n_max, LANES), np.float32),
+                          np.zeros((n_max, LANES), np.float32))
+    error = np.empty((LANES, cells), np.float32)
+    draws, variance, read = np.empty(max(cells, n_max)), np.empty(n_max, np.float32), np.empty(n_max, np.float32)
+    power, previous = np.ones(LANES), np.empty(LANES)
+    working, failed = np.zeros(LANES, np.bool_), np.zeros(LANES, np.bool_)
+    dense_solves = 0
+    for g in range(group_base.size):
+        n, w = group_size[g], group_width[g]
+        inside = y[w: w + n]
+        _room(n, w, y)
+        for lane in range(LANES):
+            k = members[g, lane]
+            working[lane] = False
+            b[:n, lane] = 0.0
+            if k < 0:
+                continue
+            # the block exponent: tiles work in FP32, the vector's size must not
+            largest = 0.0
+            for i in range(sizes[k]):
+                largest = max(largest, abs(x[k, i] * scale[k, i]))
+            power[lane] = 1.0
+            if 0.0 < largest < np.inf:
+                power[lane] = math.ldexp(1.0, math.frexp(largest)[1] - 1)
+            for t in range(sizes[k]):
+                i = rows[k, t]
+                b[t, lane] = x[k, i] * scale[k, i] / power[lane]
+            round_to_codes(b[: sizes[k], lane], dac)
+        inside[:] = b[:n]
+        _substitute(data, group_base[g], n, w, y)
+        solution[:n] = inside
+        noisy = False
+        for lane in range(LANES):
+            k = members[g, lane]
+            if k < 0 or offsets[k + 1] == offsets[k]:
+                inside[:, lane] = b[:n, lane]
+                continue
+            noisy = True
+            begin, count = offsets[k], offsets[k + 1] - offsets[k]
+            if drawn[k]:
+                working[lane] = True
+                previous[lane] = np.inf
+                start[:n, lane] = solution[:n, lane]
+                fill_normal(draws[:count], seed, word, tiles[k], event)
+                for e in range(count):
+                    error[lane, e] = draws[e] * deviation[begin + e]
+            else:
+                # first order: x − Ĝ⁻¹ξ, ξ_i normal with variance Σ_j σ_ij² x_j²
+                variance[: sizes[k]] = 0.0
+                for e in range(begin, begin + count):
+                    variance[row[e]] += (deviation[e] * solution[col[e], lane]) ** 2
+                fill_normal(draws[: sizes[k]], seed, word, tiles[k], event)
+                for t in range(sizes[k]):
+                    inside[t, lane] = b[t, lane] - np.float32(np.sqrt(variance[t]) * draws[t])
+        step = 0
+        while noisy:
+            _room(n, w, y)
+            for lane in range(LANES):
+                if working[lane]:
+                    k = members[g, lane]
+                    begin = offsets[k]
+                    inside[:, lane] = b[:n, lane]
+                    for e in range(offsets[k + 1] - begin):
+                        inside[row[begin + e], lane] -= error[lane, e] * solution[col[begin + e], lane]
+            _substitute(data, group_base[g], n, w, y)
+            noisy = False
+            step += 1
+            for lane in range(LANES):
+                if not working[lane]:
+                    if step == 1:
+                        solution[:n, lane] = inside[:, lane]
+                    continue
+                k = members[g, lane]
                 change, size = 0.0, 0.0
-                for i in range(n):
-                    change = max(change, abs(after[i] - y[i]))
-                    size = max(size, abs(after[i]))
-                y = after
-                if change <= 2.0**-12 * size:
-                    settled = True
-                    break
-                if change > 0.9 * previous:
-                    break
-                previous = change
-            if not settled and np.isfinite(first).all():  # else what came in was not finite and goes out so
+                for t in range(sizes[k]):
+                    change = max(change, abs(inside[t, lane] - solution[t, lane]))
+                    size = max(size, abs(inside[t, lane]))
+                solution[:n, lane] = inside[:, lane]
+                rate = change / previous[lane] if step > 1 else 0.5  # a guess until there are two changes
+                previous[lane] = change
+                if rate < 1.0 and change * rate <= (1.0 - rate) * 2.0**-12 * size:  # what is still to come
+                    working[lane] = False
+                elif rate > 0.9 or step == 24 or not rate >= 0.0:
+                    working[lane] = False
+                    # what came in infinite goes out so
+                    failed[lane] = np.isfinite(start[: sizes[k], lane]).all()
+                noisy = noisy or working[lane]
+        for lane in range(LANES):
+            if failed[lane]:
+                failed[lane] = False
                 dense_solves += 1
-                matrix = np.eye(n, dtype=np.float32)
-                for e in range(begin, end):
-                    for i in range(n):
-                        matrix[i, col[e]] += tile[i, row[e]] * np.float32(error[e - begin])
-                y = np.linalg.solve(matrix, first)
-        read = y[:kept[k]]
-        round_to_codes(read, adc)
-        for i in range(kept[k]):
-            x[k, i] = sign[k] * read[i] * scale[k, i] * power
+                k = members[g, lane]
+                begin, end = offsets[k], offsets[k + 1]
+                _solve_full(data, group_base[g], n, w, lane, sizes[k], row[begin:end], col[begin:end], error[lane],
+                            start, y, solution)
+        for lane in range(LANES):
+            k = members[g, lane]
+            if k < 0:
+                continue
+            for t in range(sizes[k]):
+                read[cols[k, t]] = solution[t, lane]
+            round_to_codes(read[: kept[k]], adc)
+            for i in range(kept[k]):
+                x[k, i] = sign[k] * read[i] * scale[k, i] * power[lane]
     return dense_solves

@@ -212,7 +212,7 @@ def test_set_ups_do_not_depend_on_which_message_comes_first(solve, gallery):
 def test_another_seed_and_another_prefix_draw_other_noise(solve, gallery, one, other):
     first, second = (solve(gallery.poisson(20, 20), pc_analog_levels=1, **given) for given in (one, other))
     assert not np.array_equal(first.x, second.x)
-    inverse = [done.analog._levels[0].bank.inverse for done in (first, second)]
+    inverse = [done.analog._levels[0].bank.factors.data for done in (first, second)]
     assert inverse[0].size == 0 or not np.array_equal(*inverse)  # programming errors
     second.assert_fp32()
 

@@ -9,7 +9,7 @@ from analogpde.tile.inv import program_bank
 
 
 def right_hand_sides(bank, seed=0):
-    return np.random.default_rng(seed).normal(size=(bank.count, bank.inverse.shape[1]))
+    return np.random.default_rng(seed).normal(size=(bank.count, bank.scale.shape[1]))
 
 
 def shoot(bank, b, event=0):
@@ -183,7 +183,8 @@ def test_chunks_of_a_large_bank(tools, monkeypatch):
     at_once = program_bank(blocks, chip, shift=0.0)
     monkeypatch.setattr("analogpde.tile.inv._CHUNK_ENTRIES", 4 * 20 * 20)
     in_chunks = program_bank(blocks, chip, shift=0.0)
-    for name in ("inverse", "deviation", "drawn", "offsets", "shift", "delta", "programmed"):
+    np.testing.assert_array_equal(in_chunks.factors.inverse(), at_once.factors.inverse())
+    for name in ("deviation", "drawn", "offsets", "shift", "delta", "programmed"):
         np.testing.assert_array_equal(getattr(in_chunks, name), getattr(at_once, name))
 
 
@@ -208,4 +209,6 @@ def test_counts_of_programming(tools):
 def test_memory_is_counted(tools):
     bank = program_bank(tools.pack([tools.grid(4, 4)] * 3), tools.chip(read=0.001))
     entries = np.count_nonzero(tools.grid(4, 4)) * 3
-    assert bank.nbytes == 3 * 16 * 16 * 4 + entries * 12 + 3 * 16 * 8
+    assert bank.nbytes == bank.factors.nbytes + entries * 8 + 3 * 16 * 8  # places of 16 bits, deviations of 32
+    # a group of eight 4 × 4 grids; breadth first, two neighbouring diagonals have at most 7 unknowns
+    assert bank.factors.data.nbytes <= 8 * 16 * (2 * 7 + 1) * 4
