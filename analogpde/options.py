@@ -164,7 +164,7 @@ def check_names(names: Iterable[str]) -> None:
     """
     for name in names:
         match = _OURS.match(name)
-        if match is None or match["name"] in TABLE or match["name"].startswith("pc_analog_mg_"):
+        if match is None or match["name"] in TABLE or match["name"].startswith(("pc_analog_mg_", "pc_analog_pc_mg_")):
             continue
         foreign = bool(match["prefix"]) and match["name"].startswith("analog_")
         near = did_you_mean(match["name"], TABLE, likeness=0.85 if foreign else 0.6)

@@ -57,6 +57,23 @@ def gather(index, size, vector, out):
 
 
 @compiled
+def gather_cores(index, core, first, vector, out):
+    """Copy a vector's entries to the cores, zero to the rest of each patch; vector in owned numbering."""
+    for k in range(core.size):
+        out[k] = 0.0
+        for t in range(core[k]):
+            out[k, t] = vector[index[k, t] - first]
+
+
+@compiled
+def add_patches(index, size, values, out):
+    """Add every patch's entries to a vector in local numbering: the transpose of `gather`."""
+    for k in range(size.size):
+        for t in range(size[k]):
+            out[index[k, t]] += values[k, t]
+
+
+@compiled
 def scatter_cores(index, core, first, values, out):
     """Write what restriction keeps: each core's part of the patch solutions, out in owned numbering."""
     for k in range(core.size):

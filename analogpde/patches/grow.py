@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from analogpde.compiled import compiled
@@ -298,11 +299,34 @@ def _choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile:
     return max(1, int(0.25 * tile))
 
 
-def make_patches(matrix: LocalMatrix, tile: int, *, core: int | None, overlap: int, threshold: float) -> Patches:
+def _nodes(matrix: LocalMatrix, block: int) -> LocalMatrix:
+    """Return the graph of nodes: one row for `block` unknowns, the Frobenius norm for each block of entries."""
+    n = matrix.rows
+    entries = sp.csr_matrix((matrix.values, matrix.indices, matrix.indptr), shape=(n, n)).tobsr((block, block))
+    norms = np.sqrt(np.einsum("eij,eij->e", entries.data, entries.data))
+    nodes = sp.csr_matrix((norms, entries.indices, entries.indptr), shape=(n // block, n // block))
+    nodes.sort_indices()
+    return LocalMatrix(nodes.indptr.astype(np.int64), nodes.indices.astype(np.int64), nodes.data,
+                       matrix.first // block, matrix.owned // block)
+
+
+def _unknowns_of(patches: Patches, block: int) -> Patches:
+    """Return patches of nodes as patches of unknowns, those of a node side by side."""
+    index = patches.index[:, :, None] * block + np.arange(block)
+    index[patches.index < 0] = -1
+    return Patches(np.ascontiguousarray(index.reshape(patches.count, -1)), patches.core * np.int32(block),
+                   patches.size * np.int32(block), np.repeat(patches.label, block), patches.coupled)
+
+
+def make_patches(
+    matrix: LocalMatrix, tile: int, *, core: int | None, overlap: int, threshold: float, block: int = 1,
+) -> Patches:
     """Cut a rank's unknowns into cores and grow a patch around each.
 
     Args:
         matrix: rows of this rank and its neighbours' within `overlap` layers.
+        block: unknowns of a node, numbered one after the other (the matrix's block size); a node is never cut,
+            unless a tile is too small for one.
         tile: rows of a tile.
         core: unknowns of a core; None chooses.
         overlap: layers a patch may add.
@@ -311,6 +335,10 @@ def make_patches(matrix: LocalMatrix, tile: int, *, core: int | None, overlap: i
     Returns:
         The patches; every owned unknown is in the core of exactly one.
     """
+    if 1 < block <= tile:
+        whole = make_patches(_nodes(matrix, block), tile // block, core=max(1, core // block) if core else None,
+                             overlap=overlap, threshold=threshold)
+        return _unknowns_of(whole, block)
     strength, largest = coupling_strength(matrix.indptr, matrix.indices, matrix.values)
     # on a small tile the border always outweighs the core; half a tile keeps the coarse levels sparse
     half = max(1, tile // 2) if tile <= SMALL_TILE else None

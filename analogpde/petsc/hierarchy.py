@@ -11,9 +11,17 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
-from analogpde.patches.blocks import cut_blocks, factorise_patches, gather, local_solves, scatter_cores
+from analogpde.patches.blocks import (
+    add_patches,
+    cut_blocks,
+    factorise_patches,
+    gather,
+    gather_cores,
+    local_solves,
+    scatter_cores,
+)
 from analogpde.patches.grow import LocalMatrix, Patches, make_patches
-from analogpde.patches.prolong import smooth_rows
+from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
 from analogpde.petsc import log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.stack import MPI, PETSc
@@ -56,7 +64,7 @@ class Seen:
     Collective. Rows are fetched once, as one ghosted submatrix a rank.
     """
 
-    def __init__(self, matrix: PETSc.Mat, overlap: int) -> None:
+    def __init__(self, matrix: PETSc.Mat, overlap: int, block: int = 1) -> None:
         comm = matrix.getComm()
         begin, end = matrix.getOwnershipRange()
         if comm.size == 1:
@@ -67,8 +75,10 @@ class Seen:
             reach = PETSc.IS().createStride(end - begin, begin, 1, comm=PETSc.COMM_SELF)
             if overlap:
                 matrix.increaseOverlap(reach, overlap)
-            reach.sort()
-            self.rows = reach.getIndices().copy()
+            nodes = np.unique(reach.getIndices() // block)
+            self.rows = (nodes[:, None] * block + np.arange(block)).ravel().astype(PETSc.IntType)  # whole nodes
+            reach.destroy()
+            reach = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
             part = matrix.createSubMatrices([reach], [reach])[0]
             indptr, indices, values = part.getValuesCSR()
             part.destroy()
@@ -87,6 +97,15 @@ class Seen:
         self._scatter.scatter(vector, self._ghosted, addv=PETSc.InsertMode.INSERT_VALUES,
                               mode=PETSc.ScatterMode.FORWARD)
         return np.asarray(self._ghosted.array_r)
+
+    def add(self, values: NDArray[np.float64], out: PETSc.Vec) -> None:
+        """Set a vector to the sum of what all ranks have for its entries, in local numbering. Collective."""
+        if self._scatter is None:
+            out.array[:] = values
+            return
+        self._ghosted.array[:] = values
+        out.set(0.0)
+        self._scatter.scatter(self._ghosted, out, addv=PETSc.InsertMode.ADD_VALUES, mode=PETSc.ScatterMode.REVERSE)
 
     def rows_of(self, matrix: PETSc.Mat) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
         """Return the seen rows of another matrix with the same row layout, CSR in global columns. Collective."""
@@ -124,21 +143,27 @@ class Smoother:
         level: 0 is the finest.
         first_tile: first global tile id of this level.
         programming: how often this preconditioner was programmed before; each time has errors of its own.
+        near: near-null vectors on the owned unknowns, shape (owned, k).
     """
 
     def __init__(
-        self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, programming: int = 0,
+        self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, programming: int,
+        near: NDArray[np.float64],
     ) -> None:
         comm = matrix.getComm().tompi4py()
-        self.settings, self.level = settings, level
+        self.settings, self.level, self.near = settings, level, near
+        block = matrix.getBlockSize()
         with log.EVENTS["Partition"]:
-            self.seen = Seen(matrix, settings.overlap)
+            self.seen = Seen(matrix, settings.overlap, block)
             local = self.seen.matrix
             # a small level gets smaller cores, so that at least two levels of cores remain meaningful
             self.patches: Patches = together(comm, lambda: make_patches(
                 local, settings.chip.tile_size, core=settings.core, overlap=settings.overlap,
-                threshold=settings.strength))
+                threshold=settings.strength, block=block))
         before, self.tiles = _first_of_rank(comm, self.patches.count)
+        core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
+        # so it is in 3-D: one near-null vector 1.2…2.3 against 0.8…1.1 in 2-D, several 3 against 1…1.3
+        self.mostly_border = size - core >= (1.2 if near.shape[1] == 1 else 2.0) * max(1, core)
         self.first_tile = first_tile
         slices = settings.slices if level == 0 else settings.coarse_slices
         with log.EVENTS["Program"]:
@@ -159,62 +184,94 @@ class Smoother:
             log.machine.add(self.bank.shoot(self._work, self.event - 1))
             scatter_cores(self.patches.index, self.patches.core, self.seen.matrix.first, self._work, out.array)
 
+    def correct_transposed(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
+        """The transpose: each tile is driven by its core and all its answers are added up. Collective."""
+        with log.EVENTS["Apply"]:
+            gather_cores(self.patches.index, self.patches.core, self.seen.matrix.first, residual.array_r, self._work)
+            self.event += 1
+            log.machine.add(self.bank.shoot(self._work, self.event - 1, transposed=True))
+            sums = np.zeros(self.seen.matrix.rows)
+            add_patches(self.patches.index, self.patches.size, self._work, sums)
+            self.seen.add(sums, out)
+
     @soft
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """petsc4py hook: y ≈ A⁻¹ x."""
         self.correct(x, y)
 
-    def prolongation(self, matrix: PETSc.Mat) -> PETSc.Mat:
-        """Return the coarse space: one unknown a core, smoothed by exact local solves, truncated. Collective.
+    @soft
+    def applyTranspose(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """petsc4py hook: y ≈ A⁻ᵀ x."""
+        self.correct_transposed(x, y)
 
-        P ← P − ω M_RAS (A P), twice; entries below the truncation of their row's largest are dropped and the
-        row rescaled to its sum, so that constants stay in the range.
+    def prolongation(self, matrix: PETSc.Mat) -> tuple[PETSc.Mat, NDArray[np.float64]]:
+        """Return the coarse space and the near-null vectors in it. Collective.
+
+        Each core has one coarse unknown for each near-null vector: the vector cut to the core, smoothed by exact local
+        solves, P ← P − ω M_RAS (A P), twice, and truncated: entries below the truncation of their row's largest are
+        dropped and the rest changed so that P still gives the near-null vectors. The block size of the coarse space
+        is the number of near-null vectors.
         """
         comm = matrix.getComm().tompi4py()
-        coupled = np.flatnonzero(self.patches.coupled)
-        number = np.full(self.patches.count, -1, np.int64)
-        first, total = _first_of_rank(comm, len(coupled))
+        local, patches, width = self.seen.matrix, self.patches, self.near.shape[1]
+        coupled = np.flatnonzero(patches.coupled)
+        number = np.full(patches.count, -1, np.int64)
+        first, nodes = _first_of_rank(comm, len(coupled))
         number[coupled] = first + np.arange(len(coupled))
-        column = number[self.patches.label]
-        own = np.flatnonzero(column >= 0)
-        shape = (len(column), total)
-        p = sp.csr_matrix((np.ones(len(own)), (own, column[own])), shape=shape)
-        sizes = (matrix.getSizes()[0], (len(coupled), total))
+        node, total = number[patches.label], nodes * width
+        values, factors = tentative(patches, local.first, self.near)
+        coarse_near = np.concatenate(comm.allgather(factors[coupled].reshape(-1, width)))
+        own = np.flatnonzero(node >= 0)
+        shape = (len(node), total)
+        column = node[own, None] * width + np.arange(width)
+        p = sp.csr_matrix((values[own].ravel(), (np.repeat(own, width), column.ravel())), shape=shape)
+        p.eliminate_zeros()
+        sizes = (matrix.getSizes()[0], (len(coupled) * width, total))
         threshold = self.truncation()
-        local, patches = self.seen.matrix, self.patches
+        # with several near-null vectors in 3-D a second sweep only fills
+        sweeps = 1 if width > 1 and self.mostly_border else SMOOTHING_SWEEPS
         blocks = cut_blocks(local, patches, 0)
-        factors = together(comm, lambda: factorise_patches(blocks))
-        for _ in range(SMOOTHING_SWEEPS):
+        local_factors = together(comm, lambda: factorise_patches(blocks))
+        for _ in range(sweeps):
             current = _assemble(p, sizes, matrix.getComm())
             product = matrix.matMult(current)
-            indptr, indices, values = self.seen.rows_of(product)
+            indptr, indices, entries = self.seen.rows_of(product)
             if comm.size == 1:
                 names, compressed = np.arange(total), indices
             else:
                 names, compressed = np.unique(indices, return_inverse=True)
-            solve = functools.partial(local_solves, local, patches, factors, indptr, compressed, values)
+            solve = functools.partial(local_solves, local, patches, local_factors, indptr, compressed, entries)
             s_indptr, s_indices, s_values = together(comm, solve)
-            step = (s_indptr, names[s_indices] if len(s_indices) else s_indices, s_values)
-            p = sp.csr_matrix(smooth_rows(p.indptr, p.indices, p.data, *step, SMOOTHING_WEIGHT, threshold), shape=shape)
+            terms = (p.indptr, p.indices, p.data, s_indptr, names[s_indices] if len(s_indices) else s_indices, s_values,
+                     SMOOTHING_WEIGHT, threshold)
+            rows = smooth_rows(*terms) if width == 1 else smooth_block_rows(*terms, coarse_near, width)
+            p = sp.csr_matrix(rows, shape=shape)
             current.destroy()
             product.destroy()
         # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
         used = np.zeros(total, np.int64)
         comm.Allreduce(np.bincount(p.indices, minlength=total).astype(np.int64), used)
         kept = np.flatnonzero(used)
-        mine = int(np.count_nonzero(used[first : first + len(coupled)]))
-        return _assemble(p[:, kept], (sizes[0], (mine, len(kept))), matrix.getComm())
+        begin = first * width
+        end = begin + len(coupled) * width
+        mine = int(np.count_nonzero(used[begin:end]))
+        out = _assemble(p[:, kept], (sizes[0], (mine, len(kept))), matrix.getComm())
+        # nodes of too few unknowns for all near-null vectors have fewer columns: then there is no block size
+        if width > 1 and len(kept) % width == 0 and (kept.reshape(-1, width) % width == np.arange(width)).all():
+            out.setBlockSizes(1, width)
+        return out, coarse_near[begin:end][used[begin:end] > 0]
 
     def truncation(self) -> float:
-        """Return the truncation of P: 5 % where patches are mostly core (2-D), 15 % where they are mostly border."""
+        """Return the truncation of P, by measurement (docs/method.md).
+
+        One near-null vector: 5 % where patches are mostly core (2-D), 15 % where they are mostly border (3-D, small
+        tiles). Several, whose coarse nodes are few unknowns apart and fill fast: 10 and 25 %.
+        """
         if self.settings.truncation is not None:
             return self.settings.truncation
-        return 0.05 if self.settings.chip.tile_size > 32 and self.border_ratio() < 1.2 else 0.15
-
-    def border_ratio(self) -> float:
-        """Return unknowns of patches outside their cores, per core unknown."""
-        core = int(self.patches.core.sum())
-        return (int(self.patches.size.sum()) - core) / max(1, core)
+        if self.near.shape[1] > 1:
+            return 0.25 if self.mostly_border else 0.1
+        return 0.15 if self.settings.chip.tile_size <= 32 or self.mostly_border else 0.05
 
     def free(self) -> None:
         """Free PETSc objects and tile memory."""
@@ -270,7 +327,7 @@ class CoarsestTile:
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
 
-    def correct(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
+    def correct(self, residual: PETSc.Vec, out: PETSc.Vec, *, transposed: bool = False) -> None:
         """One shot of the coarsest tile. Collective."""
         forward, reverse = PETSc.ScatterMode.FORWARD, PETSc.ScatterMode.REVERSE
         insert = PETSc.InsertMode.INSERT_VALUES
@@ -280,7 +337,7 @@ class CoarsestTile:
             failure = None
             if self._used:
                 try:
-                    self._shoot()
+                    self._shoot(transposed)
                 except Exception as error:  # the other ranks wait for the scatter
                     failure = error
                     self._sequential.array[:] = np.nan
@@ -288,10 +345,14 @@ class CoarsestTile:
             if failure is not None:
                 raise failure
 
-    def _shoot(self) -> None:
+    def correct_transposed(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
+        """The same with the transposed matrix. Collective."""
+        self.correct(residual, out, transposed=True)
+
+    def _shoot(self, transposed: bool) -> None:
         n = self._used
         work = self._sequential.array_r[:n][None, :].copy()
-        log.machine.add(self.bank.shoot(work, self.event - 1))
+        log.machine.add(self.bank.shoot(work, self.event - 1, transposed=transposed))
         values = self._sequential.array
         values[:n], values[n:] = work[0], 0.0
 
@@ -299,6 +360,11 @@ class CoarsestTile:
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """petsc4py hook: y ≈ A⁻¹ x."""
         self.correct(x, y)
+
+    @soft
+    def applyTranspose(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """petsc4py hook: y ≈ A⁻ᵀ x."""
+        self.correct_transposed(x, y)
 
     def free(self) -> None:
         """Free PETSc objects and tile memory."""

@@ -86,8 +86,11 @@ class AnalogKSP:
             viewer.printfASCII(f"    corrections by PC '{kind}', not by PC analog\n")
 
     def solveTranspose(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
-        """Refuse: without this hook petsc4py would iterate without correcting anything."""
-        raise InvalidInput("KSPSolveTranspose", "KSP analog", "another KSP type, or KSPSolve with Aᵀ as the matrix")
+        """Refine Aᵀx = b on the tiles of A, rows and columns exchanged."""
+        if self.values["ksp_analog_residual"] == "sliced":
+            raise InvalidInput("-ksp_analog_residual", "sliced", "digital for KSPSolveTranspose",
+                               "The multiplier's slices hold A by rows.")
+        self._begin(ksp, b, x, transposed=True)
 
     def reset(self, ksp: PETSc.KSP) -> None:
         """Free the sliced copy of the operator."""
@@ -102,23 +105,26 @@ class AnalogKSP:
 
     def solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refine until converged or refused, and record it."""
+        self._begin(ksp, b, x, transposed=False)
+
+    # ---- what they do -----------------------------------------------------------------------------------
+
+    def _begin(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, *, transposed: bool) -> None:
         AnalogKSP._depth += 1
         try:
             # after values have changed without KSPSetOperators, PETSc would do it inside the first application only
             ksp.getPC().setUp()
             if ksp.getNormType() == PETSc.KSP.NormType.NONE:
-                self._smooth(ksp, b, x)
+                self._smooth(ksp, b, x, transposed)
             else:
-                self._solve(ksp, b, x)
+                self._solve(ksp, b, x, transposed)
         except BaseException:  # PETSc, which has locked b during the solve, does not unlock it after an error
             check(function("VecLockReadPop", ctypes.c_void_p)(b.handle))
             raise
         finally:
             AnalogKSP._depth -= 1
 
-    # ---- what they do -----------------------------------------------------------------------------------
-
-    def _solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
+    def _solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, transposed: bool) -> None:
         comm = ksp.getComm().tompi4py()
         setup_seconds, programmed = log.take_setups(ksp.getOptionsPrefix() or "")
         before = log.machine - programmed
@@ -126,7 +132,7 @@ class AnalogKSP:
         matrix, _ = ksp.getOperators()
         norm, host = self._matrix_norm(matrix)
         sliced = self._sliced_operator(ksp, matrix)
-        system = System(ksp, b, sliced, host)
+        system = System(ksp, b, sliced, host, transposed)
         judge = Judge(ksp, b.norm(), norm, log.machine.inv_shots)
         try:
             status = self._refine(ksp, system, judge, x)
@@ -179,9 +185,9 @@ class AnalogKSP:
             judge.history.append(Step(0, math.nan, 0.0, 0.0, 0))
         return status
 
-    def _smooth(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
+    def _smooth(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, transposed: bool) -> None:
         """Do max_it steps without a look at the residual: as a smoother inside another solver."""
-        system = System(ksp, b, None, Ledger())
+        system = System(ksp, b, None, Ledger(), transposed)
         values = np.array(x.array_r)
         accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
         reason = Status.CONVERGED_ITS.code

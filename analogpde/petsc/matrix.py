@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from analogpde.errors import InvalidInput
-from analogpde.petsc.stack import PETSc
+from analogpde.petsc.stack import MPI, PETSc
 
 _SHELLS = ("shell", "python", "mffd", "scatter", "composite", "transpose", "normal")
 
@@ -17,6 +20,27 @@ def is_singular(matrix: PETSc.Mat) -> bool:
     """Tell whether a null space is attached."""
     space = matrix.getNullSpace()
     return bool(space.handle) and (space.hasConstant() or len(space.getVecs()) > 0)
+
+
+def near_null_vectors(matrix: PETSc.Mat) -> NDArray[np.float64]:
+    """Return what the matrix all but annihilates, on the owned rows, shape (owned, k). Collective.
+
+    In this order: the near-null space that the user attached, the vectors of the null space, one constant for each
+    component of a block. Each vector is scaled to a largest entry of 1.
+    """
+    block = matrix.getBlockSize()
+    begin, end = matrix.getOwnershipRange()
+    near, null = matrix.getNearNullSpace(), matrix.getNullSpace()
+    space = near if near.handle else null
+    vectors = [vector.array_r.copy() for vector in space.getVecs()] if space.handle else []
+    if space.handle and space.hasConstant() and (block == 1 or vectors):
+        vectors.insert(0, np.ones(end - begin))
+    if not vectors:
+        return (np.arange(begin, end)[:, None] % block == np.arange(block)).astype(float)
+    out = np.stack(vectors, axis=1)
+    largest = np.zeros(out.shape[1])
+    matrix.getComm().tompi4py().Allreduce(np.abs(out).max(axis=0, initial=0.0), largest, MPI.MAX)
+    return out[:, largest > 0] / largest[largest > 0]
 
 
 def as_aij(matrix: PETSc.Mat, what: str, remedy: str) -> tuple[PETSc.Mat, bool]:

@@ -14,14 +14,14 @@ from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.petsc import log
 from analogpde.petsc.guard import report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother
-from analogpde.petsc.matrix import as_aij, galerkin, is_singular
+from analogpde.petsc.matrix import as_aij, galerkin, is_singular, near_null_vectors
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, wants_help
 from analogpde.petsc.stack import MPI, PETSc
 
 # A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
 STALLED = 0.7
 # Beyond this operator complexity coarse levels cost more than they bring: the last one is solved digitally.
-LARGEST_COMPLEXITY = 4.0
+LARGEST_COMPLEXITY = 6.0
 _NEED_A_FIXED_PC = ("bcgs", "bcgsl", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs",
                     "lgmres", "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
 _NO_FAILURE = PETSc.PC.FailedReason.NOERROR
@@ -139,13 +139,22 @@ class AnalogPC:
     @soft
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """y ≈ A⁻¹ x: one cycle."""
+        self._apply(pc, x, y, transposed=False)
+
+    @soft
+    def applyTranspose(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """y ≈ A⁻ᵀ x: one cycle on the same tiles, rows and columns exchanged."""
+        self._apply(pc, x, y, transposed=True)
+
+    def _apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec, *, transposed: bool) -> None:
         if self._multigrid is not None:
-            self._multigrid.apply(x, y)
+            (self._multigrid.applyTranspose if transposed else self._multigrid.apply)(x, y)
             if self._multigrid.getFailedReason() != _NO_FAILURE:
                 self._multigrid.setFailedReason(_NO_FAILURE)
                 pc.setFailedReason(PETSc.PC.FailedReason.SUBPC_ERROR)
         elif self._levels:
-            self._levels[0].correct(x, y)
+            level = self._levels[0]
+            (level.correct_transposed if transposed else level.correct)(x, y)
         else:
             raise ProgrammingFailed("no matrix is on the tiles: the last set-up failed.")
         log.machine.add(self._host)
@@ -220,6 +229,7 @@ class AnalogPC:
         levels: list[Any] = []
         self._levels = levels
         first_tile = 0
+        near = near_null_vectors(matrix)
         digital_coarse = stalled = False
         while True:
             current, level = matrices[-1], len(levels)
@@ -230,12 +240,12 @@ class AnalogPC:
             if level + 1 > settings.levels or (level + 1 == settings.levels and level > 0):
                 digital_coarse = True
                 break
-            smoother = Smoother(current, settings, level, first_tile, self.programmings)
+            smoother = Smoother(current, settings, level, first_tile, self.programmings, near)
             levels.append(smoother)
             first_tile += smoother.tiles
             if settings.levels == 1:
                 break
-            p = smoother.prolongation(current)
+            p, near = smoother.prolongation(current)
             if p.getSize()[1] > STALLED * size or p.getSize()[1] == 0:
                 stalled = p.getSize()[1] > 0
                 p.destroy()
@@ -244,6 +254,7 @@ class AnalogPC:
                     digital_coarse = True
                 break
             coarse = galerkin(current, p)
+            coarse.setBlockSize(p.getBlockSizes()[1])
             prolongations.append(p)
             matrices.append(coarse)
             self._owned += [p, coarse]

@@ -14,23 +14,26 @@ from analogpde.petsc.stack import PETSc
 
 
 class System:
-    """A x = b on this rank's arrays, for the refinement loop."""
+    """A x = b on this rank's arrays, for the refinement loop; with `transposed`, Aᵀ x = b."""
 
-    def __init__(self, ksp: PETSc.KSP, b: PETSc.Vec, sliced: SlicedOperator | None, host: Ledger) -> None:
+    def __init__(
+        self, ksp: PETSc.KSP, b: PETSc.Vec, sliced: SlicedOperator | None, host: Ledger, transposed: bool = False,
+    ) -> None:
         self._matrix, _ = ksp.getOperators()
+        self._transposed = transposed
         self._pc = ksp.getPC()
         self._b = b
         self._in, self._out = self._matrix.createVecs()
         self._comm = ksp.getComm().tompi4py()
         self._sliced = sliced
         self._host = host
-        space = self._matrix.getNullSpace()
+        space = self._matrix.getTransposeNullSpace() if transposed else self._matrix.getNullSpace()
         self._space = space if space.handle else None
         self.difference = 0.0
 
     def _apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         self._in.array[:] = x
-        self._matrix.mult(self._in, self._out)
+        (self._matrix.multTranspose if self._transposed else self._matrix.mult)(self._in, self._out)
         log.machine.add(self._host)
         return np.asarray(self._out.array_r)
 
@@ -54,7 +57,7 @@ class System:
     def correct(self, residual: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the PC's answer without null-space components. Collective."""
         self._in.array[:] = residual
-        self._pc.apply(self._in, self._out)
+        (self._pc.applyTranspose if self._transposed else self._pc.apply)(self._in, self._out)
         if self._space is not None:
             self._space.remove(self._out)
         return np.asarray(self._out.array_r).copy()

@@ -85,25 +85,31 @@ class InvBank:
         """Memory held, in bytes."""
         return self.factors.nbytes + sum(a.nbytes for a in (self.row, self.col, self.deviation, self.scale))
 
-    def shoot(self, x: NDArray[np.float64], event: int) -> Ledger:
+    def shoot(self, x: NDArray[np.float64], event: int, *, transposed: bool = False) -> Ledger:
         """Let every tile settle once, in place.
 
         Args:
             x: right-hand sides on entry, solutions on return, shape (K, n), float64. Entries beyond the
                 lines in use are ignored, those beyond the lines read keep the right-hand side.
             event: number of this shot; the same number draws the same noise.
+            transposed: drive the columns and read all the rows: x ← Ĝ⁻ᵀ b. What is not `kept` of x must be zero: these
+                lines are not driven.
 
         Returns:
             The operations of this application.
         """
+        read = self.sizes if transposed else self.kept
         if self.count:
             f = self.factors
+            rows, cols, row, col = f.rows, f.cols, self.row, self.col
+            if transposed:
+                rows, cols, row, col = cols, rows, col, row
             self.dense_solves += shoot(
-                f.data, f.members, f.base, f.width, f.size, f.rows, f.cols, f.sizes, self.kept, self.offsets,
-                self.row, self.col, self.deviation, self.drawn, self.scale, self.sign, self.chip.dac.codes,
-                self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
-                np.uint64(event & 0xFFFFFFFF), x)
-        return Ledger(inv_shots=self.count, dac_conversions=self.lines, adc_conversions=int(self.kept.sum()))
+                f.data, f.members, f.base, f.width, f.size, rows, cols, f.sizes, read, self.offsets, row, col,
+                self.deviation, self.drawn, self.scale, self.sign, self.chip.dac.codes, self.chip.adc.codes,
+                np.uint64(self.seed), np.uint64(self.word), self.tiles, np.uint64(event & 0xFFFFFFFF), x, transposed)
+        driven = self.kept if transposed else self.sizes
+        return Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
 
 
 def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:

@@ -337,6 +337,14 @@ def _substitute_transposed(data, base, n, w, y):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _settle(data, base, n, w, y, transposed):  # type: ignore[no-untyped-def]
+    if transposed:
+        _substitute_transposed(data, base, n, w, y)
+    else:
+        _substitute(data, base, n, w, y)
+
+
+@compiled
 def _room(n, w, y):  # type: ignore[no-untyped-def]
     """Zero what lies on either side of the places; leftovers there could be infinite."""
     y[:w] = 0.0
@@ -367,10 +375,7 @@ def solve_groups(data, members, group_base, group_width, group_size, rows, cols,
                     begin = starts[k] + c * sizes[k]
                     for t in range(sizes[k]):
                         y[w + t, lane] = right[begin + into[k, t]]
-            if transposed:
-                _substitute_transposed(data, group_base[g], n, w, y)
-            else:
-                _substitute(data, group_base[g], n, w, y)
+            _settle(data, group_base[g], n, w, y, transposed)
             for lane in range(LANES):
                 k = members[g, lane]
                 if k >= 0 and c < columns[k]:
@@ -380,7 +385,7 @@ def solve_groups(data, members, group_base, group_width, group_size, rows, cols,
 
 
 @compiled
-def _solve_full(data, base, n, w, lane, size, row, col, error, start, y, solution):  # type: ignore[no-untyped-def]
+def _solve_full(data, base, n, w, transposed, lane, size, row, col, error, start, y, solution):  # type: ignore[no-untyped-def]
     """Solve (Ĝ + E) x = Ĝ start for one tile as a full system, E = error at (row, col); write x to `solution`.
 
     All by places: (I + Ĝ⁻¹ E) x = start.
@@ -391,7 +396,7 @@ def _solve_full(data, base, n, w, lane, size, row, col, error, start, y, solutio
         _room(n, w, y)
         y[w: w + n] = 0.0
         y[w + j, lane] = 1.0
-        _substitute(data, base, n, w, y)
+        _settle(data, base, n, w, y, transposed)
         for t in range(size):
             inverse[j, t] = y[w + t, lane]
     for e in range(row.size):
@@ -407,10 +412,11 @@ def _solve_full(data, base, n, w, lane, size, row, col, error, start, y, solutio
 
 @compiled
 def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes, kept, offsets, row, col, deviation,  # type: ignore[no-untyped-def]
-          drawn, scale, sign, dac, adc, seed, word, tiles, event, x):
+          drawn, scale, sign, dac, adc, seed, word, tiles, event, x, transposed):
     """One shot of every tile, in place on x (K, n); return the number of shots solved densely.
 
-    row, col: places (not rows) of the cells with read noise.
+    row, col: places (not rows) of the cells with read noise. A transposed shot drives the columns and reads the rows:
+    the caller exchanges rows and cols, row and col.
     """
     n_max = rows.shape[1]
     longest = cells = 0
@@ -448,7 +454,7 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                 b[t, lane] = x[k, i] * scale[k, i] / power[lane]
             round_to_codes(b[: sizes[k], lane], dac)
         inside[:] = b[:n]
-        _substitute(data, group_base[g], n, w, y)
+        _settle(data, group_base[g], n, w, y, transposed)
         solution[:n] = inside
         noisy = False
         for lane in range(LANES):
@@ -483,7 +489,7 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                     inside[:, lane] = b[:n, lane]
                     for e in range(offsets[k + 1] - begin):
                         inside[row[begin + e], lane] -= error[lane, e] * solution[col[begin + e], lane]
-            _substitute(data, group_base[g], n, w, y)
+            _settle(data, group_base[g], n, w, y, transposed)
             noisy = False
             step += 1
             for lane in range(LANES):
@@ -512,8 +518,8 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                 dense_solves += 1
                 k = members[g, lane]
                 begin, end = offsets[k], offsets[k + 1]
-                _solve_full(data, group_base[g], n, w, lane, sizes[k], row[begin:end], col[begin:end], error[lane],
-                            start, y, solution)
+                _solve_full(data, group_base[g], n, w, transposed, lane, sizes[k], row[begin:end], col[begin:end],
+                            error[lane], start, y, solution)
         for lane in range(LANES):
             k = members[g, lane]
             if k < 0:

@@ -208,13 +208,6 @@ def test_error_if_not_converged(PETSc, solve, gallery, options):
     solve(gallery.poisson(16, 15), ksp_error_if_not_converged=None).assert_fp32()
 
 
-def test_transposed_solves_are_refused_not_answered_wrongly(solve, gallery, cause):
-    done = solve(gallery.convection(8, 1.0))
-    assert "KSPSolveTranspose" in cause(done.ksp.solveTranspose, done.rhs, done.solution)
-    done.ksp.solve(done.rhs, done.solution)
-    assert done.reason > 0
-
-
 @pytest.mark.parametrize("scale", [-1.0, 2.0**-100, 2.0**100])
 def test_scaling_the_matrix_changes_nothing(solve, gallery, scale):
     reference = solve(gallery.poisson(12, 12))

@@ -20,11 +20,11 @@ def break_tiles(PETSc, monkeypatch):
         bank = analog._levels[level].bank
         shoot, left = bank.shoot, [1]
 
-        def broken(*arguments):
+        def broken(*arguments, **keywords):
             if left:
                 left.pop()
                 raise ValueError("the amplifiers are on fire")
-            return shoot(*arguments)
+            return shoot(*arguments, **keywords)
 
         monkeypatch.setattr(bank, "shoot", broken)
 
