@@ -111,7 +111,7 @@ PC_OPTIONS = (
            "in 3-D).", low=1),
     Option("pc_analog_overlap", "int", 2, "Layers by which a patch reaches beyond its core, while it fits the tile.",
            low=0),
-    Option("pc_analog_strength", "real", 0.1, "A patch grows along couplings above this fraction of the scaled "
+    Option("pc_analog_strength", "real", 0.25, "A patch grows along couplings above this fraction of the scaled "
            "diagonal.", low=0.0, high=1.0),
     Option("pc_analog_truncation", "real", None, "Entries of the prolongation below this fraction of the row's largest "
            "are dropped, row sums kept (default 0.05 in 2-D, 0.15 in 3-D and for small tiles).", low=0.0, high=0.9),

@@ -34,6 +34,7 @@ class _Factors:
         self.singular = bool(matrix.getNullSpace().handle)
         self.pinned: PETSc.Mat | None = None
         self.factor32: sparse_linalg.SuperLU | None = None
+        self._latest: tuple[PETSc.Vec, PETSc.Vec] | None = None
         unknowns = matrix.size[0]
         where = f"{dimension}-D with {unknowns} unknowns"
         direct = unknowns <= FP64_DIRECT_LIMIT[dimension]
@@ -91,7 +92,12 @@ class _Factors:
                 self.factor32 = None
 
     def solve64(self, b: PETSc.Vec, say: Callable[[str], None]) -> PETSc.Vec:
-        """Return the reference solution, without its mean if the matrix is singular. Collective."""
+        """Return the reference solution, without its mean if the matrix is singular. Collective.
+
+        The latest is remembered: a study asks for the same one for every chip.
+        """
+        if self._latest is not None and b.equal(self._latest[0]):
+            return self._latest[1].copy()
         exact, right = b.duplicate(), b
         if self.pinned is not None:
             right = b.copy()
@@ -105,7 +111,14 @@ class _Factors:
                 "its errors below are upper bounds of nothing")
         if self.singular:
             exact.shift(-exact.sum() / exact.size)
+        self._forget()
+        self._latest = (b.copy(), exact.copy())
         return exact
+
+    def _forget(self) -> None:
+        for vector in self._latest or ():
+            vector.destroy()
+        self._latest = None
 
     def error32(self, b: PETSc.Vec, exact: PETSc.Vec) -> float | None:
         """Return the error of the native FP32 solution on every rank. Collective."""
@@ -125,6 +138,7 @@ class _Factors:
 
     def destroy(self) -> None:
         """Free the factors. Collective."""
+        self._forget()
         self.ksp.destroy()
         if self.pinned is not None:
             self.pinned.destroy()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from analogpde.compiled import compiled
 from analogpde.patches.grow import LocalMatrix, Patches
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.factors import Groups, factorise
+from analogpde.tile.factors import factorise
 
 
 @compiled
@@ -129,18 +129,19 @@ def _take_cores(index, core, size, first, starts, right, columns, column_starts,
                 out_values[begin + c] = right[starts[k] + c * size[k] + t]
 
 
-_CHUNK = 512  # patches solved at a time: their factors and right-hand sides stay in the cache
+_CHUNK = 512  # patches solved at a time; all their factors in FP64 would need more memory than the tiles
 
 
 def local_solves(
-    matrix: LocalMatrix, patches: Patches, factors: LocalFactors, indptr: NDArray[np.int64],
+    matrix: LocalMatrix, patches: Patches, blocks: Blocks, indptr: NDArray[np.int64],
     indices: NDArray[np.int64], values: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Apply the exact restricted additive Schwarz operator to the sparse matrix A P, digitally, at set-up.
 
     Args:
         matrix, patches: of this rank.
-        factors: of the patches' blocks, from `factorise_patches`.
+        blocks: of the patches, from `cut_blocks`. A part without any border is singular; its diagonal is enlarged by
+            1e-12, for A P is zero there and so must the solution be.
         indptr, indices, values: rows of A P seen by this rank (local rows, compressed coarse columns), CSR.
 
     Returns:
@@ -153,8 +154,11 @@ def local_solves(
     np.cumsum(live[patches.label], out=out_indptr[1:])
     out_indices, out_values = np.empty(out_indptr[-1], np.int64), np.empty(out_indptr[-1])
     mark = np.full(total, -1, np.int64)
-    for begin, groups in factors:
-        part = slice(begin, begin + len(groups.sizes))
+    value = np.where(blocks.row == blocks.col, (1.0 + 1e-12) * blocks.value, blocks.value)
+    regular = replace(blocks, value=value)
+    for begin in range(0, patches.count, _CHUNK):
+        part = slice(begin, min(begin + _CHUNK, patches.count))
+        groups = factorise(regular.select(np.arange(part.start, part.stop)), np.float64).groups
         index, core, size, alive = patches.index[part], patches.core[part], patches.size[part], live[part]
         starts, column_starts = _offsets(size * alive), _offsets(alive)
         right, columns = np.zeros(starts[-1]), np.empty(column_starts[-1], np.int64)
@@ -167,22 +171,3 @@ def local_solves(
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-
-
-type LocalFactors = list[tuple[int, Groups]]
-
-
-def factorise_patches(blocks: Blocks) -> LocalFactors:
-    """Factorise the patches' exact blocks, in FP64, in chunks.
-
-    Args:
-        blocks: from `cut_blocks`.
-
-    Returns:
-        The first patch of each chunk and its factors. A part without any border is singular; its diagonal is enlarged
-        by 1e-12, for A P is zero there and so must the solution be.
-    """
-    value = np.where(blocks.row == blocks.col, (1.0 + 1e-12) * blocks.value, blocks.value)
-    whole = replace(blocks, value=value)
-    return [(begin, factorise(whole.select(np.arange(begin, min(begin + _CHUNK, blocks.count))), np.float64).groups)
-            for begin in range(0, blocks.count, _CHUNK)]

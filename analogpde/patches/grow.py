@@ -283,20 +283,74 @@ def _partition(matrix: LocalMatrix, strength, largest, threshold: float, core: i
     return label, count
 
 
+@compiled
+def _extent(indptr, indices, strength, largest, threshold, first, label, count, smallest):
+    """Return how many strong couplings long the cores are, on average over those of `smallest` unknowns or more."""
+    owned = label.size
+    start = np.zeros(count + 1, np.int64)
+    for i in range(owned):
+        if label[i] >= 0:
+            start[label[i] + 1] += 1
+    for k in range(count):
+        start[k + 1] += start[k]
+    members, filled = np.empty(start[count], np.int64), start[:-1].copy()
+    for i in range(owned):
+        if label[i] >= 0:
+            members[filled[label[i]]] = i
+            filled[label[i]] += 1
+    depth = np.full(owned, -1, np.int64)
+    queue = np.empty(owned, np.int64)
+    total, cores = 0.0, 0
+    for k in range(count):
+        size = start[k + 1] - start[k]
+        if size < smallest or size == 0:
+            continue
+        seed = members[start[k]]
+        for _ in range(2):  # from anywhere to the far end, from there across
+            for t in range(start[k], start[k + 1]):
+                depth[members[t]] = -1
+            depth[seed] = 0
+            queue[0] = seed
+            head, tail = 0, 1
+            while head < tail:
+                i = queue[head]
+                head += 1
+                row = first + i
+                for e in range(indptr[row], indptr[row + 1]):
+                    j = indices[e] - first
+                    if j < 0 or j >= owned or label[j] != k or depth[j] >= 0:
+                        continue
+                    if strength[e] <= 0.0 or strength[e] < threshold * min(largest[row], largest[indices[e]]):
+                        continue
+                    depth[j] = depth[i] + 1
+                    queue[tail] = j
+                    tail += 1
+            seed = queue[tail - 1]
+        total += depth[seed]
+        cores += 1
+    return total / max(1, cores)
+
+
+# Cores longer than this (in strong couplings), and than a compact one of their size, coarsen a line too much.
+LONGEST_CORE = 20
+SAMPLE = 40
+
+
 def _choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile: int) -> int:
-    """Choose the largest core, up to 0.55 and down to 0.25 of a tile, whose first layer still fits the tile."""
-    for fraction in (0.55, 0.45, 0.35, 0.3):
+    """Choose the largest core, up to 0.55 of a tile, whose first layer still fits the tile and that is no line."""
+    graph = (matrix.indptr, matrix.indices, strength, largest, threshold, matrix.first)
+    for fraction in (0.55, 0.45, 0.35, 0.3, 0.25, 0.2, 0.15):
         core = max(1, int(fraction * tile))
-        label, count = _partition(matrix, strength, largest, threshold, core, 40)
+        label, count = _partition(matrix, strength, largest, threshold, core, SAMPLE)
         if count == 0:
             return core
-        _, members, size = _extend(matrix.indptr, matrix.indices, strength, largest, threshold, matrix.first, label,
-                                   count, 4 * tile, 1, 4 * tile)
+        _, members, size = _extend(*graph, label, count, 4 * tile, 1, 4 * tile)
         full = members >= core  # cores cut short by the border say nothing
         sizes = size[full] if full.any() else size
-        if sizes.mean() <= 0.97 * tile:
+        fits = fraction <= 0.25 or sizes.mean() <= 0.97 * tile
+        if fits and _extent(*graph, label, count, core) <= max(LONGEST_CORE, 3.0 * np.sqrt(core)):
             return core
-    return max(1, int(0.25 * tile))
+    return core
 
 
 def _nodes(matrix: LocalMatrix, block: int) -> LocalMatrix:

@@ -14,7 +14,6 @@ from analogpde.chip import Chip
 from analogpde.patches.blocks import (
     add_patches,
     cut_blocks,
-    factorise_patches,
     gather,
     gather_cores,
     local_solves,
@@ -51,7 +50,7 @@ class Settings:
     levels: int = 10
     core: int | None = None
     overlap: int = 2
-    strength: float = 0.1
+    strength: float = 0.25
     truncation: float | None = None
     shift: float = 0.5
     slices: int = 1
@@ -231,7 +230,6 @@ class Smoother:
         # with several near-null vectors in 3-D a second sweep only fills
         sweeps = 1 if width > 1 and self.mostly_border else SMOOTHING_SWEEPS
         blocks = cut_blocks(local, patches, 0)
-        local_factors = together(comm, lambda: factorise_patches(blocks))
         for _ in range(sweeps):
             current = _assemble(p, sizes, matrix.getComm())
             product = matrix.matMult(current)
@@ -240,7 +238,7 @@ class Smoother:
                 names, compressed = np.arange(total), indices
             else:
                 names, compressed = np.unique(indices, return_inverse=True)
-            solve = functools.partial(local_solves, local, patches, local_factors, indptr, compressed, entries)
+            solve = functools.partial(local_solves, local, patches, blocks, indptr, compressed, entries)
             s_indptr, s_indices, s_values = together(comm, solve)
             terms = (p.indptr, p.indices, p.data, s_indptr, names[s_indices] if len(s_indices) else s_indices, s_values,
                      SMOOTHING_WEIGHT, threshold)
