@@ -288,12 +288,12 @@ def _assemble(p: sp.csr_matrix, sizes: Any, comm: Any) -> PETSc.Mat:
 class CoarsestTile:
     """The coarsest level on one tile, driven by rank 0: a petsc4py PC context. Collective.
 
-    A singular operator (null space attached) is grounded: the last unknown is held at zero and the null space
+    A singular operator is grounded: its last unknowns, `floating` of them, are held at zero and the null space
     projected out afterwards, as one grounds a node of a floating circuit.
     """
 
     def __init__(
-        self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, programming: int, singular: bool,
+        self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, programming: int, floating: int,
     ) -> None:
         comm = matrix.getComm().tompi4py()
         self.size = matrix.getSize()[0]
@@ -304,7 +304,7 @@ class CoarsestTile:
         vector = matrix.createVecRight()
         self._scatter, self._sequential = PETSc.Scatter.toZero(vector)
         vector.destroy()
-        grounded = 1 if singular and self.size > 1 else 0
+        grounded = floating if self.size > floating else 0
         self._used = self.size - grounded if comm.rank == 0 else 0
 
         def programmed() -> InvBank:

@@ -16,10 +16,10 @@ def version(matrix: PETSc.Mat) -> tuple[int, int]:
     return matrix.getId(), matrix.stateGet()
 
 
-def is_singular(matrix: PETSc.Mat) -> bool:
-    """Tell whether a null space is attached."""
+def nullity(matrix: PETSc.Mat) -> int:
+    """Return how many vectors the attached null space has, 0 if there is none."""
     space = matrix.getNullSpace()
-    return bool(space.handle) and (space.hasConstant() or len(space.getVecs()) > 0)
+    return int(space.hasConstant()) + len(space.getVecs()) if space.handle else 0
 
 
 def near_null_vectors(matrix: PETSc.Mat) -> NDArray[np.float64]:

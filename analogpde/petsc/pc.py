@@ -14,7 +14,7 @@ from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.petsc import log
 from analogpde.petsc.guard import report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother
-from analogpde.petsc.matrix import as_aij, galerkin, is_singular, near_null_vectors
+from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, wants_help
 from analogpde.petsc.stack import MPI, PETSc
 
@@ -118,7 +118,7 @@ class AnalogPC:
         matrix, converted = as_aij(
             matrix, "matrix type of the preconditioning operator",
             "Tiles hold matrix entries: pass an assembled matrix as the second operator, KSPSetOperators(A, P).")
-        fingerprint = self._fingerprint_of(matrix) + bytes([is_singular(matrix)])
+        fingerprint = self._fingerprint_of(matrix) + bytes([nullity(matrix) > 0])
         if self._levels and self.reprogram == "on_change" and fingerprint == self._fingerprint:
             if converted:
                 matrix.destroy()
@@ -224,7 +224,7 @@ class AnalogPC:
 
     def _build(self, pc: PETSc.PC, matrix: PETSc.Mat) -> None:
         settings = self.settings
-        singular = is_singular(matrix)
+        floating = nullity(matrix)
         matrices, prolongations = [matrix], []
         levels: list[Any] = []
         self._levels = levels
@@ -235,7 +235,7 @@ class AnalogPC:
             current, level = matrices[-1], len(levels)
             size = current.getSize()[0]
             if size <= settings.chip.tile_size and not (settings.levels == 1 and settings.core):
-                levels.append(CoarsestTile(current, settings, level, first_tile, self.programmings, singular))
+                levels.append(CoarsestTile(current, settings, level, first_tile, self.programmings, floating))
                 break
             if level + 1 > settings.levels or (level + 1 == settings.levels and level > 0):
                 digital_coarse = True
