@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analogpde.errors import AnalogError, cause
+from analogpde.errors import AnalogError, InvalidInput, cause
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -42,7 +42,13 @@ def launch(arguments: list[str]) -> None:
     except AnalogError as error:
         raise SystemExit(f"analogpde: {error}") from None
     if MPI.COMM_WORLD.size == 1:
-        run_target(flag, target)
+        try:
+            run_target(flag, target)
+        except Exception as error:
+            ours = cause(error)
+            if isinstance(ours, InvalidInput):  # of the user's input the message says all
+                raise SystemExit(f"analogpde: {ours}") from None
+            raise
         remind()
         return
     # A communicator of its own: the others may be inside a collective of COMM_WORLD when one rank fails.
@@ -60,7 +66,8 @@ def launch(arguments: list[str]) -> None:
     except BaseException as error:
         ours = cause(error)
         last = f"analogpde: {ours}\n" if ours is not None else ""  # behind PETSc's lines, where it is seen
-        report(f"analogpde: error on rank {comm.rank} of {comm.size}\n{traceback.format_exc()}{last}")
+        where = f"analogpde: error on rank {comm.rank} of {comm.size}\n"
+        report(where + ("" if isinstance(ours, InvalidInput) else traceback.format_exc()) + last)
         all_arrive(comm, ERROR_GRACE_SECONDS)
         # Anything gentler would hang in MPI_Finalize, or in the collective that the others wait in.
         MPI.COMM_WORLD.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)

@@ -3,7 +3,7 @@
     .venv/bin/python scripts/results_table.py [--sizes small|all] [--ranks 1,2,4] [--minutes M] [--chips …]
 
 Each case is a problem script under mpirun with -verify, read from its report; several small ones share a process.
-Finished cases are kept in docs/results.json and not run again (--again does); docs/results.md is written from it
+Finished cases are kept in docs/results.json and not run again (--again does); those without a result are; docs/results.md is written from it
 after each case, misses included, so that an interrupted run loses nothing.
 """
 
@@ -245,7 +245,7 @@ def main() -> int:
     results: dict[str, dict[str, object]] = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
     start = time.monotonic()
     wanted = [] if arguments.page_only else list(cases(arguments))
-    todo = [case for case in wanted if arguments.again or key(case) not in results]
+    todo = [case for case in wanted if arguments.again or "error" in results.get(key(case), {"error": "not run"})]
     for batch in batches(todo):
         if time.monotonic() - start > 60 * arguments.minutes:
             print(f"results: time is up; {sum(key(case) not in results for case in wanted)} cases are left, run again")

@@ -14,6 +14,14 @@ from analogpde.chip.fields import check, from_mapping, quantity
 from analogpde.errors import AnalogError, InvalidInput, did_you_mean
 
 
+def _complete(part: dict[str, Any], where: str, wanted: tuple[str, ...]) -> None:
+    """Refuse a JSON object that lacks one of the wanted fields."""
+    for name in wanted:
+        if name not in part:
+            raise InvalidInput(f"{where}{name}", "nothing", "a value, null for an ideal one" if where else "a value",
+                               "`analogpde chips rram128 --json` prints a complete file to start from.")
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a value comes from.
@@ -80,8 +88,9 @@ class Chip:
         """Build a chip from JSON data.
 
         Raises:
-            InvalidInput: an unknown field, a wrong type or a value out of range.
+            InvalidInput: an unknown field, a wrong type, a value out of range, or a part of the chip left out.
         """
+        given = data
         if isinstance(data, dict):
             data = dict(data)
             if "name" not in data:
@@ -96,6 +105,11 @@ class Chip:
                 raise InvalidInput("sources", sources, "a JSON object")
             data["sources"] = {key: from_mapping(Source, value, f"sources.{key}.") for key, value in sources.items()}
         chip: Chip = from_mapping(Chip, data, "")
+        # what is left out would be ideal, and nobody would see it
+        _complete(given, "", ("tile_size", "cell", "dac", "adc"))
+        _complete(given["cell"], "cell.", ("bits", "programming_error", "read_noise"))
+        for key in ("dac", "adc"):
+            _complete(given[key], f"{key}.", ("bits",))
         return chip
 
     @staticmethod
@@ -118,7 +132,11 @@ class Chip:
             ) from None
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
             raise AnalogError(f"chip file {str(path)!r} cannot be read: {error}") from None
-        return Chip.from_dict(data)
+        try:
+            return Chip.from_dict(data)
+        except InvalidInput as error:
+            raise InvalidInput(f"chip file {str(path)!r}: {error.what}", error.got, error.allowed,
+                               error.remedy) from None
 
     def replace(self, **overrides: Any) -> Chip:
         """Return a chip with some values overridden.

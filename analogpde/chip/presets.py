@@ -101,7 +101,7 @@ def load(name_or_path: str) -> Chip:
     """
     if name_or_path in PRESETS:
         return PRESETS[name_or_path]
-    if name_or_path.lower().endswith(".json") or os.path.isfile(name_or_path):
+    if name_or_path.lower().endswith(".json") or os.path.exists(name_or_path):  # a folder gets the system's message
         return Chip.read(name_or_path)
     raise InvalidInput("-analog_chip", name_or_path, " | ".join(PRESETS) + " | FILE.json",
                        did_you_mean(name_or_path.lower(), PRESETS))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analogpde.petsc.stack import MPI, PETSc
 
-FP64_DIRECT_LIMIT = {1: 10**7, 2: 600_000, 3: 120_000}
+FP64_DIRECT_LIMIT = {1: 10**7, 2: 3_000_000, 3: 120_000}
 """Unknowns by dimension up to which the FP64 reference is a direct solve; above, its factor would not fit a PC."""
 
 FP32_LIMIT = {1: 10**7, 2: 300_000, 3: 75_000}

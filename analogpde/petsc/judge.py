@@ -15,8 +15,9 @@ from analogpde.refine.target import FP32_RTOL, STOP_BACKWARD, STOP_FORWARD
 _STATUS = {status.code: status for status in (
     Status.CONVERGED_RTOL, Status.CONVERGED_ATOL, Status.CONVERGED_ITS, Status.DIVERGED_ITS, Status.DIVERGED_DTOL,
     Status.DIVERGED_NANORINF)}
-# Backward error at which FP64 itself ends, direct solvers too: the forward error is then at most κ·2^-48, 2^24 times
-# less than FP32 can promise, whatever can or cannot be estimated from steps that are all rounding.
+# Backward error at which FP64 itself ends, direct solvers too. Steps are then all rounding, and how fast they fall says
+# nothing: the size of the last one must do. It must not be left out: a few large rows (Dirichlet values set by a
+# penalty) make every backward error small.
 FP64_ROUNDING = 2.0**-48
 
 
@@ -69,7 +70,8 @@ class Judge:
         if progress.residual_norm == 0.0:  # whatever a program's test wants: nothing is left to correct
             return Status.CONVERGED_ATOL
         backward = self.backward_error(progress.residual_norm)
-        near = progress.forward_estimate <= STOP_FORWARD or backward <= FP64_ROUNDING
+        rounding = backward <= FP64_ROUNDING and progress.correction <= STOP_FORWARD
+        near = progress.forward_estimate <= STOP_FORWARD or rounding
         if self._fp32 and backward <= STOP_BACKWARD and near:
             return Status.CONVERGED_FP32
         return None

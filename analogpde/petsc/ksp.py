@@ -23,15 +23,18 @@ from analogpde.petsc.system import System
 from analogpde.refine.loop import Progress, make_accelerator, refine
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
-from analogpde.refine.target import FP32_RTOL
+from analogpde.refine.target import FORWARD_ERROR, FP32_RTOL
 
 _PETSC_RTOL = 1e-5
 _DEFAULT_PCS = (None, "", "none", "ilu", "icc", "bjacobi")
 _REASONS = {code: name for name, code in vars(PETSc.KSP.ConvergedReason).items()
             if isinstance(code, int) and name.startswith(("CONVERGED", "DIVERGED"))}
 _REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5: "DIVERGED_BREAKDOWN",
-                 -3: "DIVERGED_MAX_IT", -11: "DIVERGED_PC_FAILED", -9: "DIVERGED_NANORINF"})
+                 -3: "DIVERGED_ITS", -11: "DIVERGED_PC_FAILED", -9: "DIVERGED_NANORINF"})
 _MESSAGES_PER_PREFIX = 3
+# Where rows differ in size by more, a plain correction must confirm an FP32-equivalent answer, and be at most so large.
+WELL_SCALED = 2.0**20
+CONFIRMED = FORWARD_ERROR / 2
 
 
 class AnalogKSP:
@@ -43,6 +46,7 @@ class AnalogKSP:
         self.values: dict[str, Any] = {option.name: option.default for option in KSP_OPTIONS}
         self._sliced: SlicedOperator | None = None
         self._norm: tuple[Any, float, int] = (None, 0.0, 0)  # of which matrix, norm, entries on this rank
+        self._spread = 1.0  # of the rows' norms
         self._symmetric: tuple[Any, bool] = (None, False)
         self._messages = 0
         self._told_digital = False
@@ -178,7 +182,8 @@ class AnalogKSP:
             return judge.test(progress)
 
         status = refine(system, values, accelerator, test=test, max_iterations=ksp.getTolerances()[3],
-                        stagnation=self.values["ksp_analog_stagnation"])
+                        stagnation=self.values["ksp_analog_stagnation"],
+                        confirm=CONFIRMED if self._spread > WELL_SCALED else None)
         x.array[:] = values
         x.stateIncrease()
         if not judge.history:  # the initial guess itself is not finite
@@ -186,13 +191,23 @@ class AnalogKSP:
         return status
 
     def _smooth(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, transposed: bool) -> None:
-        """Do max_it steps without a look at the residual: as a smoother inside another solver."""
+        """Do max_it steps without a test, as a smoother inside another solver; of many, none that changes nothing.
+
+        A solver that PETSc tells not to test, GAMG's coarse one for instance, may come with the default 10 000 steps.
+        """
         system = System(ksp, b, None, Ledger(), transposed)
         values = np.array(x.array_r)
         accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
         reason = Status.CONVERGED_ITS.code
-        for iteration in range(ksp.getTolerances()[3]):
+        limit, patience = ksp.getTolerances()[3], self.values["ksp_analog_stagnation"]
+        best, since_best = math.inf, 0
+        for iteration in range(limit):
             residual = system.residual(values)
+            if limit > patience:
+                norm = math.sqrt(float(system.sum(np.array([residual @ residual]))[0]))
+                best, since_best = (norm, 0) if norm < 0.9 * best else (best, since_best + 1)
+                if norm == 0.0 or since_best >= patience:
+                    break
             step = accelerator.update(system, residual, system.correct(accelerator.target(system, residual)))
             if isinstance(step, Status):
                 if step is Status.DIVERGED_PC_FAILED:
@@ -225,7 +240,7 @@ class AnalogKSP:
         if self._norm[0] == version(matrix):
             return self._norm[1], Ledger(host_flops=2 * self._norm[2], host_bytes=12 * self._norm[2])
         comm = matrix.getComm().tompi4py()
-        largest, entries = 0.0, 0
+        largest, smallest, entries = 0.0, math.inf, 0
         try:
             aij, converted = as_aij(matrix, "matrix type", "")
             indptr, _, values = aij.getValuesCSR()
@@ -233,8 +248,10 @@ class AnalogKSP:
                 aij.destroy()
             entries = len(values)
             unit = float(np.abs(values).max(initial=0.0)) or 1.0  # so that no square over- or underflows
-            squares = np.concatenate(([0.0], np.cumsum((values / unit) ** 2)))
-            largest = unit * math.sqrt(max(0.0, float(np.max(squares[indptr[1:]] - squares[indptr[:-1]], initial=0.0))))
+            rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+            norms = unit * np.sqrt(np.bincount(rows, (values / unit) ** 2, len(indptr) - 1))
+            largest = float(norms.max(initial=0.0))
+            smallest = float(np.min(norms, initial=math.inf, where=norms > 0))
         except InvalidInput:  # no entries: a product with a fixed vector bounds the norm from below
             probe, image = matrix.createVecs()
             begin, end = probe.getOwnershipRange()
@@ -244,6 +261,8 @@ class AnalogKSP:
             probe.destroy()
             image.destroy()
         norm = float(comm.allreduce(largest, op=MPI.MAX))
+        least = float(comm.allreduce(smallest, op=MPI.MIN))
+        self._spread = norm / least if least > 0 else math.inf
         self._norm = (version(matrix), norm, entries)
         return norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries)
 

@@ -273,7 +273,7 @@ class _ForwardEstimate:
 
 def refine(
     system: LinearSystem, x: Vector, accelerator: Accelerator, *, test: Callable[[Progress], Status | None],
-    stagnation: int = 30, max_iterations: int = 10000,
+    stagnation: int = 30, max_iterations: int = 10000, confirm: float | None = None,
 ) -> Status:
     """Refine x in place until `test` says stop or nothing more can be gained.
 
@@ -284,6 +284,9 @@ def refine(
         test: called with the true residual of every iterate, the initial guess included; None goes on.
         stagnation: steps without a residual below 0.9 × the smallest so far after which to give up.
         max_iterations: steps at most.
+        confirm: believe CONVERGED_FP32 only if a plain correction of the last iterate, without any accelerator, is
+            at most this fraction of it: for matrices whose rows are so different in size that an accelerator's scalar
+            products are all rounding, and its small steps say nothing. None: believe it.
 
     Returns:
         How it ended.
@@ -303,6 +306,10 @@ def refine(
         else:
             estimate.add(norm, 0.0)
         status = test(Progress(iteration, norm, step_norm / size if size > 0 else 0.0, size, forward))
+        if status is Status.CONVERGED_FP32 and confirm is not None:
+            check = system.correct(true)
+            if not math.sqrt(float(system.sum(np.array([check @ check]))[0])) <= confirm * size:
+                status = None
         if status is not None:
             return status
         if iteration >= max_iterations:

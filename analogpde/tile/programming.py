@@ -82,7 +82,9 @@ def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[n
     if mixed.any():
         raise ProgrammingFailed(
             f"tile {int(blocks.tiles[np.argmax(mixed)])}: the diagonal of the block has both signs, so the circuit "
-            "would be unstable. The matrix is indefinite: INV tiles need eigenvalues in one half plane.")
+            "would be unstable. INV tiles need eigenvalues in one half plane: the matrix is indefinite, or, if its own "
+            "diagonal has one sign, a coarse level is, because rows or columns are scaled very differently. Scale "
+            "them to like size, or use -pc_analog_levels 1.")
     scale = np.where(inside, 1.0 / np.sqrt(np.where(inside, np.abs(diagonal), 1.0)), 0.0)
     # the product of the scales first: it commutes exactly, so a symmetric block stays symmetric to the last bit and
     # an entry halfway between two levels is rounded the same way on both sides of the diagonal

@@ -135,7 +135,9 @@ def test_a_file_needs_no_suffix(tmp_path):
 
 def test_whole_numbers_may_be_written_with_a_point(tmp_path):
     path = tmp_path / "chip.json"
-    path.write_text('{"name": "x", "tile_size": 64.0, "cell": {"bits": 3.0, "read_noise": 0}}')
+    data = PRESETS["sram64"].as_dict()
+    data["tile_size"], data["cell"]["bits"], data["cell"]["read_noise"] = 64.0, 3.0, 0
+    path.write_text(json.dumps(data))
     chip = load(str(path))
     assert (type(chip.tile_size), chip.tile_size) == (int, 64)
     assert (type(chip.cell.levels), chip.cell.levels) == (int, 7)
@@ -147,8 +149,20 @@ def test_missing_file_directory_and_bytes(tmp_path):
     for name in ("missing.json", "folder.json", "binary.json"):
         with pytest.raises(AnalogError, match=re.escape(name) + ".*cannot be read"):
             load(str(tmp_path / name))
-    with pytest.raises(InvalidInput, match=re.escape("pku2025 | rram128 | sram64 | FILE.json")):
+    with pytest.raises(AnalogError, match=r"cannot be read.*[Dd]irectory"):
         load(str(tmp_path))
+
+
+@pytest.mark.parametrize("lacking", ["tile_size", "cell", "dac", "adc", "cell.bits", "cell.programming_error",
+                                     "cell.read_noise", "dac.bits", "adc.bits"])
+def test_what_is_left_out_is_not_taken_for_ideal(tmp_path, lacking):
+    data = PRESETS["rram128"].as_dict()
+    part, _, field = lacking.rpartition(".")
+    del (data[part] if part else data)[field]
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(InvalidInput, match=re.escape(f"mine.json': {lacking}: got 'nothing'") + ".*--json"):
+        load(str(path))
 
 
 @pytest.mark.parametrize(("word", "said"), [

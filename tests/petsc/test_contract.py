@@ -196,7 +196,7 @@ def test_several_right_hand_sides_at_once(PETSc, solve, gallery):
 
 
 def test_error_if_not_converged(PETSc, solve, gallery, options):
-    # (not DIVERGED_MAX_IT: PETSc raises no error for it in inner solves, and counts the depth of solves wrongly once
+    # (not DIVERGED_ITS: PETSc raises no error for it in inner solves, and counts the depth of solves wrongly once
     # an error has left one)
     given = {"pc_type": "none", "ksp_analog_accelerator": "none", "ksp_divtol": 100.0}
     assert solve(gallery.poisson(16, 15), **given).reason == DTOL
@@ -230,3 +230,34 @@ def test_petscs_own_guesses(solve, gallery, guess):
     done = solve(gallery.poisson(12, 12), **guess)
     done.ksp.solve(done.rhs, done.solution)
     done.assert_fp32()
+
+
+@pytest.mark.parametrize("chip", ["ideal", "pku2025", "rram128"])
+@pytest.mark.parametrize("penalty", [1e8, 1e14, 1e20, 1e30])
+def test_dirichlet_values_by_a_penalty(solve, gallery, penalty, chip):
+    # a few huge rows make every normwise backward error small at once: it must not pass for a small forward error
+    whole = sp.lil_array(gallery.poisson(30, 30))
+    b = np.ones(900)
+    held = np.arange(0, 900, 30)
+    whole[held, held] = penalty
+    b[held] = 2.0 * penalty
+    done = solve(sp.csr_matrix(whole), b, analog_chip=chip)
+    if done.reason > 0:
+        assert done.forward_error() <= 2.0**-23
+    else:
+        assert penalty > 1e24  # scalar products of such vectors are all rounding: refused, not wrong
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0, 6.0])
+def test_rows_and_columns_of_very_different_size(solve, gallery, power):
+    scale = 10.0 ** (power * np.sin(1.7 * np.arange(300)))
+    whole = sp.csr_matrix(sp.diags_array(scale) @ gallery.poisson(300) @ sp.diags_array(scale))
+    done = solve(whole)
+    if done.reason > 0:
+        # A direct solve in FP64 is itself off by κ of the scaled matrix, 4e4, times the spread of the scaling (10^2p)
+        # times rounding; the answer may differ from it by as much
+        fp64 = 4e4 * 10 ** (2 * power) * 2.0**-53
+        assert done.forward_error() <= 2.0**-23 + 10 * fp64
+        assert power < 6.0  # fp64 > 1: whatever calls that converged is wrong
+    else:
+        assert power > 2.0

@@ -10,7 +10,7 @@ import pytest
 from analogpde.cost import Ledger
 
 pytestmark = pytest.mark.mpi
-REASONS = {2: "CONVERGED_RTOL", -3: "DIVERGED_MAX_IT", -5: "DIVERGED_BREAKDOWN"}
+REASONS = {2: "CONVERGED_RTOL", -3: "DIVERGED_ITS", -5: "DIVERGED_BREAKDOWN"}
 
 
 @pytest.fixture

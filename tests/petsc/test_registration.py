@@ -217,7 +217,7 @@ def test_help_lists_the_type_and_all_options_once(PETSc, python):
 
 def test_a_failed_solve_is_said_on_the_terminal_with_advice(PETSc, python):
     done = python(KNOWS_NOTHING, "-ksp_type", "analog", "-ksp_max_it", "2", module=True)
-    assert "analogpde: KSP (no prefix): DIVERGED_MAX_IT after 2 iterations" in done.stderr
+    assert "analogpde: KSP (no prefix): DIVERGED_ITS after 2 iterations" in done.stderr
     assert "Raise -ksp_max_it" in done.stderr
 
 

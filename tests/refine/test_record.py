@@ -26,7 +26,7 @@ def test_not_a_number_is_the_worst(a, b, expected):
 
 
 @pytest.mark.parametrize(("reason", "converged"), [
-    ("CONVERGED_RTOL", True), ("CONVERGED_ITS", True), ("DIVERGED_MAX_IT", False), ("DIVERGED_NANORINF", False),
+    ("CONVERGED_RTOL", True), ("CONVERGED_ITS", True), ("DIVERGED_ITS", False), ("DIVERGED_NANORINF", False),
     ("", False),
 ])
 def test_converged_by_petsc_s_name(reason, converged):
@@ -42,7 +42,7 @@ WORST = [
 
 @pytest.mark.parametrize(("solves", "worst"), WORST)
 def test_worst_is_the_first_failure_or_the_longest(solves, worst):
-    records = [record(n, "CONVERGED_RTOL" if kind == "C" else "DIVERGED_MAX_IT") for n, kind in solves]
+    records = [record(n, "CONVERGED_RTOL" if kind == "C" else "DIVERGED_ITS") for n, kind in solves]
     log = SolveLog()
     for r in records:
         log.add(r)
