@@ -3,7 +3,7 @@
     .venv/bin/python scripts/results_table.py [--sizes small|all] [--ranks 1,2,4] [--minutes M] [--chips …]
 
 Each case is a problem script under mpirun with -verify, read from its report; several small ones share a process.
-Finished cases are kept in docs/results.json and not run again (--again does); those without a result are; docs/results.md is written from it
+Cases with a result are kept in docs/results.json and not run again (--again does); docs/results.md is written from it
 after each case, misses included, so that an interrupted run loses nothing.
 """
 

@@ -249,3 +249,15 @@ def test_implicit_time_stepping_programs_once(PETSc, gallery, distribute, option
     x = np.concatenate(PETSc.COMM_WORLD.tompi4py().allgather(u.array_r.copy()))
     # each step solves for the change to 2^-23 of it; the changes are below the start, and errors are damped
     assert np.linalg.norm(x - exact) <= steps * 2.0**-23 * np.linalg.norm(start)
+
+
+def test_a_coarse_solver_that_is_not_to_test_ends(solve, gallery):
+    # GAMG's coarse KSP has no convergence test and PETSc's 10 000 steps: all but the first few change nothing
+    from analogpde.petsc.log import machine
+
+    before = machine.inv_shots
+    done = solve(gallery.poisson(30, 30), ksp_type="cg", pc_type="gamg", mg_coarse_ksp_type="analog",
+                 mg_coarse_pc_type="analog", ksp_rtol=1e-8, ksp_norm_type="unpreconditioned")
+    assert done.reason > 0 and done.relative_residual <= 2e-8  # CG updates its residual
+    # one tile; the patience of 30 steps and some 20 to the floor of FP64, a cycle
+    assert machine.inv_shots - before <= 60 * (done.iterations + 2)
