@@ -260,4 +260,5 @@ def test_rows_and_columns_of_very_different_size(solve, gallery, power):
         assert done.forward_error() <= 2.0**-23 + 10 * fp64
         assert power < 6.0  # fp64 > 1: whatever calls that converged is wrong
     else:
-        assert power > 2.0
+        # constants are far from near-null here, so that the coarse levels do not help; on several ranks power 2 stalls
+        assert power >= 2.0
