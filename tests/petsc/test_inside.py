@@ -259,5 +259,6 @@ def test_a_coarse_solver_that_is_not_to_test_ends(solve, gallery):
     done = solve(gallery.poisson(30, 30), ksp_type="cg", pc_type="gamg", mg_coarse_ksp_type="analog",
                  mg_coarse_pc_type="analog", ksp_rtol=1e-8, ksp_norm_type="unpreconditioned")
     assert done.reason > 0 and done.relative_residual <= 2e-8  # CG updates its residual
-    # one tile; the patience of 30 steps and some 20 to the floor of FP64, a cycle
-    assert machine.inv_shots - before <= 60 * (done.iterations + 2)
+    # one tile; a step counts as progress if it takes off a tenth, so that FP64's floor at 1e-16 is reached in 350 steps
+    # at most, after the last of which 30 more are tried (measured: 50 in all)
+    assert machine.inv_shots - before <= 380 * (done.iterations + 2)
