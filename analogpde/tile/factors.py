@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.kernels import LANES, band_order, eliminate, eliminate_pivoting, pack, solve_groups
+from analogpde.tile.elimination import band_order, eliminate, eliminate_pivoting
+from analogpde.tile.kernels import LANES, pack, solve_groups
 
 # Elimination without pivoting may lose this factor against partial pivoting before it is done again with pivoting:
 # two of the seven digits of FP32.

@@ -41,7 +41,8 @@ def test_adjoint_identity_of_noise_free_tiles(PETSc, solve, gallery, distribute,
 
 
 def test_the_transpose_of_a_noisy_pc_is_the_transpose_on_average(PETSc, solve, gallery):
-    done = solve(gallery.convection(30, 2.0), analog_chip="rram128")
+    # converters off: a draw's mean is the same in both directions, a rounding's is not
+    done = solve(gallery.convection(30, 2.0), analog_dac_bits="none", analog_adc_bits="none")
     pc = done.ksp.getPC()
     x, y = random_pair(done.matrix)
     bx, bty = x.duplicate(), y.duplicate()
@@ -51,9 +52,9 @@ def test_the_transpose_of_a_noisy_pc_is_the_transpose_on_average(PETSc, solve, g
         pc.applyTranspose(y, bty)
         forth.append(bx.dot(y))
         back.append(x.dot(bty))
-    # two independent means of 30 draws, five standard errors, and 1 % for what rounding in converters does not average
+    # two independent means of 30 draws, five standard errors
     error = np.sqrt((np.var(forth) + np.var(back)) / 29)
-    assert abs(np.mean(forth) - np.mean(back)) <= 5 * error + 0.01 * bx.norm() * y.norm() / 10
+    assert abs(np.mean(forth) - np.mean(back)) <= 5 * error
     assert np.std(forth) > 0 and np.std(back) > 0
 
 
