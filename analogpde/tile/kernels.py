@@ -18,6 +18,9 @@ _M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers and Weyl increments of Philox4x
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 # quantiles at k/4096; the two infinite ends are never read
 _TABLE = np.concatenate(([0.0], ndtri(np.arange(1, 4096) / 4096.0), [0.0]))
+# 2^14 equally probable values of zero mean and unit variance, within four deviations
+_VALUES = ndtri((np.arange(2**14) + 0.5) / 2**14)
+_VALUES = (_VALUES / np.sqrt(np.mean(_VALUES**2))).astype(np.float32)
 
 
 @compiled
@@ -77,10 +80,53 @@ def fill_normal(out, seed, word, tile, event):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _fill_words(words, blocks, seed, word, tile, event):  # type: ignore[no-untyped-def]
+    """Fill words[:, :blocks] with what the generator gives; a loop of its own, so that it is vectorised."""
+    key0, key1 = np.uint64(seed) & np.uint64(_LOW), np.uint64(seed) >> np.uint64(32)
+    for block in range(blocks):
+        words[0, block], words[1, block], words[2, block], words[3, block] = philox(
+            block, tile, event, word, key0, key1)
+
+
+@compiled
+def _look_up(words, blocks, out):  # type: ignore[no-untyped-def]
+    for s in range(4):
+        for block in range(blocks):
+            i = 2 * (s * blocks + block)
+            out[i] = _VALUES[np.int64(words[s, block] & np.uint64(0x3FFF))]
+            out[i + 1] = _VALUES[np.int64((words[s, block] >> np.uint64(16)) & np.uint64(0x3FFF))]
+
+
+@compiled
+def fill_read(out, words, count, seed, word, tile, event):  # type: ignore[no-untyped-def]
+    """Fill out[:count] with draws of read noise: normal, but of 2^14 values.
+
+    Seven times as fast as `fill_normal`: every cell draws at every shot, and what is seen on a line is the sum over
+    the cells of a row. `words` is room of shape (4, count/8 + 1), `out` of count + 8.
+    """
+    blocks = (count + 7) // 8
+    _fill_words(words, blocks, seed, word, tile, event)
+    _look_up(words, blocks, out)
+
+
+@compiled
 def fill_segments(out, offsets, seed, word, tiles, event):  # type: ignore[no-untyped-def]
     """Fill out[offsets[k]:offsets[k + 1]] with the draws of tile k."""
     for k in range(tiles.size):
         fill_normal(out[offsets[k]:offsets[k + 1]], seed, word, tiles[k], event)
+
+
+@compiled
+def fill_read_segments(out, offsets, seed, word, tiles, event):  # type: ignore[no-untyped-def]
+    """Fill out[offsets[k]:offsets[k + 1]] with the read noise of tile k."""
+    longest = 0
+    for k in range(tiles.size):
+        longest = max(longest, offsets[k + 1] - offsets[k])
+    room, words = np.empty(longest + 8, np.float32), np.empty((4, longest // 8 + 1), np.uint64)
+    for k in range(tiles.size):
+        count = offsets[k + 1] - offsets[k]
+        fill_read(room, words, count, seed, word, tiles[k], event)
+        out[offsets[k]:offsets[k + 1]] = room[:count]
 
 
 @compiled
@@ -232,9 +278,9 @@ def solve_groups(data, members, group_base, group_width, group_size, rows, cols,
 
 @compiled
 def _solve_full(data, base, n, w, transposed, lane, size, row, col, error, start, y, solution):  # type: ignore[no-untyped-def]
-    """Solve (Ĝ + E) x = Ĝ start for one tile as a full system, E = error at (row, col); write x to `solution`.
+    """Solve (Ĝ + E) x = Ĝ start for one tile as a full system; write x to `solution`.
 
-    All by places: (I + Ĝ⁻¹ E) x = start.
+    E is what the band `error` holds at (row, col). All by places: (I + Ĝ⁻¹ E) x = start.
     """
     matrix = np.eye(size, dtype=np.float32)
     inverse = np.empty((size, size), np.float32)  # its columns are the rows here
@@ -247,13 +293,23 @@ def _solve_full(data, base, n, w, transposed, lane, size, row, col, error, start
             inverse[j, t] = y[w + t, lane]
     for e in range(row.size):
         for t in range(size):
-            matrix[t, col[e]] += inverse[row[e], t] * error[e]
+            matrix[t, col[e]] += inverse[row[e], t] * error[2 * w * col[e] + w + row[e], lane]
     right = np.empty(size, np.float32)
     for t in range(size):
         right[t] = start[t, lane]
     right = np.linalg.solve(matrix, right)
     for t in range(size):
         solution[t, lane] = right[t]
+
+
+@compiled
+def _subtract_product(band, n, w, x, y):  # type: ignore[no-untyped-def]
+    """y −= E x for a group, E within the band: e_ij at (2 w + 1) j + w + i − j; y has w rows of room on either side."""
+    for j in range(n):
+        v = _lanes(x, j)
+        column = (2 * w + 1) * j
+        for i in range(2 * w + 1):
+            _subtract(y, j + i, band, column + i, v)
 
 
 @compiled
@@ -273,9 +329,15 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
     y = np.empty((longest, LANES), np.float32)
     b, solution, start = (np.zeros((n_max, LANES), np.float32), np.zeros((n_max, LANES), np.float32),
                           np.zeros((n_max, LANES), np.float32))
-    error = np.empty((LANES, cells), np.float32)
-    draws, variance, read = np.empty(max(cells, n_max)), np.empty(n_max, np.float32), np.empty(n_max, np.float32)
-    power, previous = np.ones(LANES), np.empty(LANES)
+    most = 0  # entries of a band
+    for g in range(group_base.size):
+        most = max(most, (2 * group_width[g] + 1) * group_size[g])
+    error = np.empty((most if cells else 0, LANES), np.float32)
+    room = max(cells, n_max) + 8
+    draws, words = np.empty(room, np.float32), np.empty((4, room // 8 + 1), np.uint64)
+    read = np.empty(n_max, np.float32)
+    power, previous, latest = np.ones(LANES), np.empty(LANES), np.empty(LANES)
+    change, size = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     working, failed = np.zeros(LANES, np.bool_), np.zeros(LANES, np.bool_)
     dense_solves = 0
     for g in range(group_base.size):
@@ -302,56 +364,73 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
         inside[:] = b[:n]
         _settle(data, group_base[g], n, w, y, transposed)
         solution[:n] = inside
-        noisy = False
+        inside[:] = b[:n]
+        cellwise = linewise = False
         for lane in range(LANES):
             k = members[g, lane]
-            if k < 0 or offsets[k + 1] == offsets[k]:
-                inside[:, lane] = b[:n, lane]
-                continue
-            noisy = True
-            begin, count = offsets[k], offsets[k + 1] - offsets[k]
-            if drawn[k]:
+            if k >= 0 and offsets[k + 1] > offsets[k]:
+                cellwise, linewise = cellwise or drawn[k], linewise or not drawn[k]
+        if linewise:
+            # x − Ĝ⁻¹ξ, ξ_i normal with variance Σ_j σ_ij² x_j²
+            error[: (2 * w + 1) * n] = 0.0
+            for lane in range(LANES):
+                k = members[g, lane]
+                if k >= 0 and not drawn[k]:
+                    for e in range(offsets[k], offsets[k + 1]):
+                        error[2 * w * col[e] + w + row[e], lane] = deviation[e] ** 2
+            start[:n] = solution[:n] ** 2
+            y[: 2 * w + n] = 0.0
+            _subtract_product(error, n, w, start, y)
+            for lane in range(LANES):
+                k = members[g, lane]
+                if k >= 0 and not drawn[k] and offsets[k + 1] > offsets[k]:
+                    fill_read(draws, words, sizes[k], seed, word, tiles[k], event)
+                    for t in range(sizes[k]):
+                        inside[t, lane] = b[t, lane] - np.sqrt(-inside[t, lane]) * draws[t]
+                else:
+                    inside[:, lane] = b[:n, lane]
+        if cellwise:
+            error[: (2 * w + 1) * n] = 0.0
+            start[:n] = solution[:n]
+        for lane in range(LANES):
+            k = members[g, lane]
+            if k >= 0 and drawn[k] and offsets[k + 1] > offsets[k]:
                 working[lane] = True
                 previous[lane] = np.inf
-                start[:n, lane] = solution[:n, lane]
-                fill_normal(draws[:count], seed, word, tiles[k], event)
+                begin, count = offsets[k], offsets[k + 1] - offsets[k]
+                fill_read(draws, words, count, seed, word, tiles[k], event)
                 for e in range(count):
-                    error[lane, e] = draws[e] * deviation[begin + e]
-            else:
-                # first order: x − Ĝ⁻¹ξ, ξ_i normal with variance Σ_j σ_ij² x_j²
-                variance[: sizes[k]] = 0.0
-                for e in range(begin, begin + count):
-                    variance[row[e]] += (deviation[e] * solution[col[e], lane]) ** 2
-                fill_normal(draws[: sizes[k]], seed, word, tiles[k], event)
-                for t in range(sizes[k]):
-                    inside[t, lane] = b[t, lane] - np.float32(np.sqrt(variance[t]) * draws[t])
+                    error[2 * w * col[begin + e] + w + row[begin + e], lane] = draws[e] * deviation[begin + e]
         step = 0
+        noisy = cellwise or linewise
         while noisy:
+            if step > 0:
+                inside[:] = b[:n]
+            if cellwise:
+                _subtract_product(error, n, w, solution, y)
             _room(n, w, y)
-            for lane in range(LANES):
-                if working[lane]:
-                    k = members[g, lane]
-                    begin = offsets[k]
-                    inside[:, lane] = b[:n, lane]
-                    for e in range(offsets[k + 1] - begin):
-                        inside[row[begin + e], lane] -= error[lane, e] * solution[col[begin + e], lane]
             _settle(data, group_base[g], n, w, y, transposed)
             noisy = False
             step += 1
+            if not cellwise:
+                solution[:n] = inside
+                break
+            change[:], size[:] = 0.0, 0.0
+            for t in range(n):
+                for lane in range(LANES):
+                    change[lane] = max(change[lane], abs(inside[t, lane] - solution[t, lane]))
+                    size[lane] = max(size[lane], abs(inside[t, lane]))
             for lane in range(LANES):
                 if not working[lane]:
                     if step == 1:
                         solution[:n, lane] = inside[:, lane]
                     continue
                 k = members[g, lane]
-                change, size = 0.0, 0.0
-                for t in range(sizes[k]):
-                    change = max(change, abs(inside[t, lane] - solution[t, lane]))
-                    size = max(size, abs(inside[t, lane]))
                 solution[:n, lane] = inside[:, lane]
-                rate = change / previous[lane] if step > 1 else 0.5  # a guess until there are two changes
-                previous[lane] = change
-                if rate < 1.0 and change * rate <= (1.0 - rate) * 2.0**-12 * size:  # what is still to come
+                now = change[lane] / previous[lane] if step > 1 else 0.5  # a guess until there are two changes
+                rate = max(now, latest[lane]) if step > 2 else now  # it varies from sweep to sweep
+                previous[lane], latest[lane] = change[lane], now
+                if rate < 1.0 and change[lane] * rate <= (1.0 - rate) * 2.0**-13 * size[lane]:  # what is still to come
                     working[lane] = False
                 elif rate > 0.9 or step == 24 or not rate >= 0.0:
                     working[lane] = False
@@ -365,7 +444,7 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                 k = members[g, lane]
                 begin, end = offsets[k], offsets[k + 1]
                 _solve_full(data, group_base[g], n, w, transposed, lane, sizes[k], row[begin:end], col[begin:end],
-                            error[lane], start, y, solution)
+                            error, start, y, solution)
         for lane in range(LANES):
             k = members[g, lane]
             if k < 0:

@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.tile.kernels import fill_segments
+from analogpde.tile.kernels import fill_read_segments, fill_segments
 
 
 class Purpose(IntEnum):
@@ -41,4 +41,16 @@ def normal(
     """
     out = np.empty(int(offsets[-1]))
     fill_segments(out, offsets, np.uint64(seed), np.uint64(word), tiles, np.uint64(event & 0xFFFFFFFF))
+    return out
+
+
+def read_normal(
+    offsets: NDArray[np.int64], *, seed: int, word: int, tiles: NDArray[np.int64], event: int,
+) -> NDArray[np.float32]:
+    """Draw what the cells of many tiles read in one shot: zero mean, unit variance, 2^14 values of a normal each.
+
+    Arguments and order as of `normal`; within four deviations. `InvBank.shoot` draws the same.
+    """
+    out = np.empty(int(offsets[-1]), np.float32)
+    fill_read_segments(out, offsets, np.uint64(seed), np.uint64(word), tiles, np.uint64(event & 0xFFFFFFFF))
     return out

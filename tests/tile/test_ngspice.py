@@ -16,7 +16,7 @@ from analogpde.chip import PRESETS
 from analogpde.tile.factors import factorise
 from analogpde.tile.health import stable
 from analogpde.tile.inv import program_bank
-from analogpde.tile.noise import normal
+from analogpde.tile.noise import read_normal
 from analogpde.tile.programming import program, scale_blocks
 
 pytestmark = pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed")
@@ -130,14 +130,14 @@ def test_a_noisy_shot(tools, tmp_path):
     _, siemens, held = circuit(tools, matrix, chip, 1)
     bank = program_bank(tools.pack([matrix]), chip)
     bank.drawn[:] = True
-    draws = normal(bank.offsets, seed=0, word=bank.word, tiles=bank.tiles, event=event)
+    draws = read_normal(bank.offsets, seed=0, word=bank.word, tiles=bank.tiles, event=event)
     noisy = held.blocks.value + draws * bank.deviation
     b = np.random.default_rng(1).uniform(-0.1, 0.1, n)
     (volts,) = ngspice(tmp_path, deck(held.blocks.dense(noisy)[0] * siemens, b * siemens, 1e10), n)
     x = (b / held.scale[0])[None].copy()
     bank.shoot(x, event)
     got = x[0] / held.scale[0]
-    # the emulator's fixed point stops below 2^-12 of the largest voltage, its contraction δ/2 being below a third
+    # the emulator's fixed point stops below 2^-13 of the largest voltage, its contraction δ/2 being below a third
     assert np.abs(got - volts).max() < 0.5 * 2.0**-12 * np.abs(volts).max()
     quiet = np.linalg.solve(held.blocks.dense()[0], b)
     assert np.abs(quiet - volts).max() > 20 * 2.0**-12 * np.abs(volts).max()

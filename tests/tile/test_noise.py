@@ -5,7 +5,7 @@ import pytest
 from scipy import special
 
 from analogpde.tile.kernels import _quantile, fill_normal, philox
-from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.noise import Purpose, normal, read_normal, stream
 
 # Known answers of Philox4x32-10 that Random123 ships (tests/kat_vectors): counter, key, output.
 KNOWN = [
@@ -20,8 +20,11 @@ SIGMAS = 5.0
 WORD = stream(Purpose.READ)
 
 
-def draw(count=COUNT, seed=1, word=WORD, tile=7, event=0):
-    return normal(np.array([0, count]), seed=seed, word=word, tiles=np.array([tile]), event=event)
+both = pytest.mark.parametrize("kind", [normal, read_normal])
+
+
+def draw(count=COUNT, seed=1, word=WORD, tile=7, event=0, kind=normal):
+    return kind(np.array([0, count]), seed=seed, word=word, tiles=np.array([tile]), event=event).astype(float)
 
 
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN, ids=["zeros", "ones", "pi"])
@@ -60,19 +63,32 @@ def test_quantile_function():
     np.testing.assert_allclose(got, -quantiles(2**32 - 1 - words), rtol=1e-9, atol=1e-12)  # no side is preferred
 
 
+@both
 @pytest.mark.parametrize(("power", "expected", "variance"), [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)])
-def test_moments(power, expected, variance):
+def test_moments(power, expected, variance, kind):
     # variance of z^p: E z^2p − (E z^p)²
-    assert abs(np.mean(draw() ** power) - expected) < SIGMAS * np.sqrt(variance / COUNT)
+    assert abs(np.mean(draw(kind=kind) ** power) - expected) < SIGMAS * np.sqrt(variance / COUNT)
 
 
-def test_distribution():
-    z = np.sort(draw())
+@both
+def test_distribution(kind):
+    z = np.sort(draw(kind=kind))
     cumulative = special.ndtr(z)
     steps = np.arange(COUNT + 1) / COUNT
     distance = max(np.abs(cumulative - steps[1:]).max(), np.abs(cumulative - steps[:-1]).max())
-    # Kolmogorov: P(√n D > 2.7) = 2 exp(−2·2.7²) = 1e-6
-    assert distance < 2.7 / np.sqrt(COUNT)
+    # Kolmogorov: P(√n D > 2.7) = 2 exp(−2·2.7²) = 1e-6; half the probability of a value of read noise, doubled for
+    # the scaling of its values to unit variance
+    assert distance < 2.7 / np.sqrt(COUNT) + (2.0**-14 if kind is read_normal else 0.0)
+
+
+def test_read_noise_has_equally_probable_values_within_four_deviations():
+    z = draw(2**21, kind=read_normal)
+    values, counts = np.unique(z, return_counts=True)
+    assert len(values) == 2**14  # each is expected 128 times: missing one has probability 16384 e^-128
+    np.testing.assert_allclose(values, -values[::-1], atol=1e-7)
+    assert 3.9 < values[-1] < 4.1
+    # chi squared of 16383 degrees of freedom: its deviation is the root of twice as many
+    assert abs(np.sum((counts - 128.0) ** 2 / 128.0) - 16383) < SIGMAS * np.sqrt(2 * 16383)
 
 
 def test_tails():
@@ -93,18 +109,20 @@ OTHER = {
 }
 
 
+@both
 @pytest.mark.parametrize("other", OTHER.values(), ids=OTHER)
-def test_streams_are_independent(other):
-    a, b = draw(), draw(**other)
+def test_streams_are_independent(other, kind):
+    a, b = draw(kind=kind), draw(**other, kind=kind)
     bound = SIGMAS / np.sqrt(COUNT)
     assert abs(np.mean(a * b)) < bound
     assert abs(np.mean((a**2 - 1) * (b**2 - 1))) < 2 * bound  # each factor has variance 2
     assert abs(np.mean(a[1:] * b[:-1])) < bound
 
 
-@pytest.mark.parametrize("lag", [1, 2, 3, 4, 5, 64])
-def test_numbers_of_one_stream_are_independent(lag):
-    z = draw()
+@both
+@pytest.mark.parametrize("lag", [1, 2, 3, 4, 5, 64, COUNT // 4, COUNT // 4 + 1])
+def test_numbers_of_one_stream_are_independent(lag, kind):
+    z = draw(kind=kind)
     bound = SIGMAS / np.sqrt(COUNT - lag)
     assert abs(np.mean(z[lag:] * z[:-lag])) < bound
     assert abs(np.mean((z[lag:] ** 2 - 1) * (z[:-lag] ** 2 - 1))) < 2 * bound
@@ -115,13 +133,14 @@ def test_a_longer_draw_begins_with_the_shorter_one(count):
     np.testing.assert_array_equal(draw(count), draw(40)[:count])
 
 
-def test_a_tile_draws_the_same_in_any_company():
+@both
+def test_a_tile_draws_the_same_in_any_company(kind):
     tiles, lengths = np.array([3, 900, 17, 5]), np.array([6, 0, 11, 4])
     offsets = np.concatenate(([0], np.cumsum(lengths)))
-    together = normal(offsets, seed=4, word=WORD, tiles=tiles, event=2)
+    together = kind(offsets, seed=4, word=WORD, tiles=tiles, event=2)
     for order in ([3, 2, 1, 0], [2, 0], [1], [0, 3, 2]):
         part_offsets = np.concatenate(([0], np.cumsum(lengths[order])))
-        part = normal(part_offsets, seed=4, word=WORD, tiles=tiles[order], event=2)
+        part = kind(part_offsets, seed=4, word=WORD, tiles=tiles[order], event=2)
         for place, k in enumerate(order):
             np.testing.assert_array_equal(part[part_offsets[place]:part_offsets[place + 1]],
                                           together[offsets[k]:offsets[k + 1]])
