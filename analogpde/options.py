@@ -111,15 +111,16 @@ PC_OPTIONS = (
            "in 3-D).", low=1),
     Option("pc_analog_overlap", "int", 2, "Layers by which a patch reaches beyond its core, while it fits the tile.",
            low=0),
-    Option("pc_analog_strength", "real", 0.25, "Cores and patches grow along couplings above this fraction of the "
-           "largest of either row.", low=0.0, high=1.0),
+    Option("pc_analog_strength", "real", None, "Cores and patches grow along couplings above this fraction of the "
+           "largest of either row (default 0.25; 0.4 where the couplings of an unsymmetric matrix differ by "
+           "direction).", low=0.0, high=1.0),
     Option("pc_analog_truncation", "real", None, "Entries of the prolongation below this fraction of the row's largest "
            "are dropped, near-null vectors kept (default 0.05 in 2-D, 0.15 in 3-D and for small tiles; with several "
            "near-null vectors 0.1 and 0.25).", low=0.0, high=0.9),
     Option("pc_analog_shift", "real", 0.5, "Stability shift, in units of programming error times the root of the "
            "cells in a row.", low=0.0),
-    Option("pc_analog_slices", "int", 1, "Parallel cell slices in the closed loop of a fine-level tile.", low=1,
-           high=8),
+    Option("pc_analog_slices", "int", None, "Parallel cell slices in the closed loop of a fine-level tile (default: 2 "
+           "where rounding to one would take more than 5 % of the diagonal, else 1).", low=1, high=8),
     Option("pc_analog_coarse_slices", "int", 2, "The same on coarse levels.", low=1, high=8),
     Option("pc_analog_reprogram", "choice", "on_change", "When PETSc sets the operator again: program if its values "
            "changed, always, or never.", choices=("on_change", "always", "never")),

@@ -101,6 +101,22 @@ def coupling_strength(indptr, indices, values):
 
 
 @compiled
+def _unsymmetry(indptr, indices, values, first, owned):
+    difference = total = 0.0
+    for i in range(first, first + owned):
+        for e in range(indptr[i], indptr[i + 1]):
+            if indices[e] != i:
+                difference += abs(values[e] - _entry(indptr, indices, values, indices[e], i))
+                total += abs(values[e])
+    return difference, total
+
+
+def unsymmetry(matrix: LocalMatrix) -> tuple[float, float]:
+    """Return Σ|a_ij − a_ji| and Σ|a_ij| over the couplings of the owned rows."""
+    return _unsymmetry(matrix.indptr, matrix.indices, matrix.values, matrix.first, matrix.owned)
+
+
+@compiled
 def _grow_cores(indptr, indices, strength, largest, threshold, first, owned, core, limit):
     """Label owned unknowns with cores of about `core`; stop after `limit` cores (0: no limit).
 

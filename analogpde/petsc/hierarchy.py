@@ -19,17 +19,26 @@ from analogpde.patches.blocks import (
     local_solves,
     scatter_cores,
 )
-from analogpde.patches.grow import LocalMatrix, Patches, make_patches
+from analogpde.patches.grow import LocalMatrix, Patches, make_patches, unsymmetry
 from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
 from analogpde.petsc import log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.inv import InvBank, program_bank
+from analogpde.tile.programming import rounding_cost
 
 SHOTS_OF_A_PROGRAMMING = 1 << 20  # room in the numbering of shots, so that no two programmings share read noise
 SMOOTHING_SWEEPS = 2
 SMOOTHING_WEIGHT = 0.9  # measured on the prototype: 0.8…1 give the same counts
+
+# Where the two directions of couplings differ by this fraction of them, convection rules: cores follow the flow more
+# closely. By measurement, docs/method.md.
+ONE_WAY = 0.1
+STRENGTH, STRENGTH_ONE_WAY = 0.25, 0.4
+# What rounding to one slice may add to the diagonal, on average, before a second slice is worth its cells.
+COARSE_ROUNDING = 0.05
+SAMPLE = 64  # tiles of a rank that it is measured on
 
 
 @dataclass(frozen=True)
@@ -50,10 +59,10 @@ class Settings:
     levels: int = 10
     core: int | None = None
     overlap: int = 2
-    strength: float = 0.25
+    strength: float | None = None
     truncation: float | None = None
     shift: float = 0.5
-    slices: int = 1
+    slices: int | None = None
     coarse_slices: int = 2
 
 
@@ -133,6 +142,16 @@ def _first_of_rank(comm: MPI.Comm, count: int) -> tuple[int, int]:
     return sum(counts[: comm.rank]), sum(counts)
 
 
+def _fine_slices(blocks: Blocks, settings: Settings, comm: MPI.Comm) -> int:
+    """Return 2 where one slice would round too coarsely, else 1. Collective."""
+    def cost() -> tuple[float, int]:
+        chosen = np.unique(np.linspace(0, blocks.count - 1, SAMPLE).astype(np.int64)) if blocks.count else np.arange(0)
+        return rounding_cost(blocks.select(chosen), settings.chip, shift=settings.shift)
+
+    added, rows = comm.allreduce(np.array(together(comm, cost)))
+    return 2 if added > COARSE_ROUNDING * rows else 1
+
+
 class Smoother:
     """Restricted additive Schwarz over INV tiles: a petsc4py PC context for one level. Collective.
 
@@ -156,18 +175,24 @@ class Smoother:
             self.seen = Seen(matrix, settings.overlap, block)
             local = self.seen.matrix
             # a small level gets smaller cores, so that at least two levels of cores remain meaningful
+            threshold = settings.strength
+            if threshold is None:
+                one_way, total = comm.allreduce(np.array(unsymmetry(local)))
+                threshold = STRENGTH if one_way <= ONE_WAY * total else STRENGTH_ONE_WAY
             self.patches: Patches = together(comm, lambda: make_patches(
-                local, settings.chip.tile_size, core=settings.core, overlap=settings.overlap,
-                threshold=settings.strength, block=block))
+                local, settings.chip.tile_size, core=settings.core, overlap=settings.overlap, threshold=threshold,
+                block=block))
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
         # so it is in 3-D: one near-null vector 1.2…2.3 against 0.8…1.1 in 2-D, several 3 against 1…1.3
         self.mostly_border = size - core >= (1.2 if near.shape[1] == 1 else 2.0) * max(1, core)
         self.first_tile = first_tile
-        slices = settings.slices if level == 0 else settings.coarse_slices
         with log.EVENTS["Program"]:
+            blocks = together(comm, lambda: cut_blocks(local, self.patches, first_tile + before))
+            slices = settings.coarse_slices if level else settings.slices or _fine_slices(blocks, settings, comm)
+            self.slices = slices
             self.bank: InvBank = together(comm, lambda: program_bank(
-                cut_blocks(local, self.patches, first_tile + before), settings.chip, slices=slices,
+                blocks, settings.chip, slices=slices,
                 shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming,
                 kept=self.patches.core))
         log.machine.add(self.bank.programmed)
@@ -314,8 +339,9 @@ class CoarsestTile:
                 dense = sp.csr_matrix((values, indices, indptr), shape=(self.size, self.size)).toarray()[None, :n, :n]
             else:
                 dense = np.zeros((0, 0, 0))
-            slices = settings.coarse_slices if level else settings.slices
-            return program_bank(Blocks.from_dense(dense, first_tile), settings.chip, slices=slices,
+            blocks = Blocks.from_dense(dense, first_tile)
+            fine = settings.slices or _fine_slices(blocks, settings, MPI.COMM_SELF)
+            return program_bank(blocks, settings.chip, slices=settings.coarse_slices if level else fine,
                                 shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming)
 
         with log.EVENTS["Program"]:

@@ -257,3 +257,22 @@ def program(
         noisy = intended + deviation * spread * draws
     held = Blocks(scaled.sizes, scaled.offsets, scaled.row, scaled.col, noisy, scaled.tiles, scaled.size)
     return Conductances(held, intended, scale, sign, unit, largest, read * spread, alpha, cells)
+
+
+def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[float, int]:
+    """Measure what rounding to one slice adds to the diagonals, each being 1.
+
+    Args:
+        blocks, chip, shift: see `program`.
+
+    Returns:
+        The additions, summed over all rows, and how many rows there are; nothing is added to continuous cells.
+    """
+    rows = int(blocks.sizes.sum())
+    if chip.cell.bits is None or not rows:
+        return 0.0, rows
+    scaled, scale, sign = scale_blocks(blocks)
+    held = program(scaled, scale, sign, chip, slices=1, shift=shift)
+    diagonal = np.flatnonzero(scaled.row == scaled.col)
+    added = np.abs(held.intended[diagonal]) - np.abs(scaled.value[diagonal]) - held.shift[scaled.owner[diagonal]]
+    return float(added.sum()), rows

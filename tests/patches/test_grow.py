@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from analogpde.patches.grow import LocalMatrix, coupling_strength, make_patches
+from analogpde.patches.grow import LocalMatrix, coupling_strength, make_patches, unsymmetry
 
 TILES = [1, 2, 5, 16, 64]
 
@@ -223,3 +223,15 @@ def test_growth_is_repeatable(tools, matrix):
     _, again = tools.patches(matrix, 24)
     np.testing.assert_array_equal(first.index, again.index)
     np.testing.assert_array_equal(first.label, again.label)
+
+
+def test_unsymmetry(tools):
+    n = 5
+    for left, right, expected in ((-1.0, -1.0, 0.0), (-2.0, 0.0, 2.0), (-1.5, -0.5, 1.0)):
+        matrix = sp.diags([left, 2.0, right], [-1, 0, 1], shape=(n, n)).tocsr()
+        matrix.eliminate_zeros()
+        difference, total = unsymmetry(tools.seen(matrix)[0])
+        # every pair of neighbours has the difference |left − right| seen from the ends that hold an entry
+        ends = sum(value != 0.0 for value in (left, right))
+        assert difference == pytest.approx(ends * (n - 1) * abs(left - right))
+        assert difference / total == pytest.approx(expected * ends / 2)

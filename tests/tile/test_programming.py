@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analogpde.errors import InvalidInput, ProgrammingFailed
-from analogpde.tile.programming import LARGEST_SHIFT, program, scale_blocks
+from analogpde.tile.programming import LARGEST_SHIFT, program, rounding_cost, scale_blocks
 
 BITS = range(1, 9)
 SLICES = (1, 2)
@@ -262,3 +262,22 @@ def test_no_blocks_at_all(tools):
     scaled, scale, sign = scale_blocks(blocks)
     held = program(scaled, scale, sign, tools.chip(bits=3, programming=0.02))
     assert (held.cells, held.blocks.count, len(held.blocks.value)) == (0, 0, 0)
+
+
+def test_rounding_cost_is_what_rounding_adds_to_the_diagonals(tools, family):
+    chip = tools.chip(bits=3, programming=0.02)
+    scaled, held = tools.programmed(tools.pack([family]), chip)
+    diagonal = scaled.row == scaled.col
+    unit = held.unit[0]
+    error = np.abs(np.abs(scaled.value) - unit * np.rint(np.abs(scaled.value) / unit))[~diagonal].sum()
+    added, rows = rounding_cost(tools.pack([family]), chip)
+    assert rows == len(family)
+    # rounding the diagonal up adds at most a step of the trim cell, an eighth of a level; FP64 rounds the sum
+    assert error - 1e-12 <= added <= error + rows * unit / 8 + 1e-12
+    assert rounding_cost(tools.pack([family]), tools.chip()) == (0.0, rows)  # continuous cells
+
+
+def test_a_stencil_on_the_levels_costs_a_trim_step_at_most(tools):
+    # −1/4 of the diagonal is a level of 3-bit cells: unit 1/8 or 1/4 of it
+    added, rows = rounding_cost(tools.pack([tools.grid(6, 6)]), tools.chip(bits=3, programming=0.0))
+    assert added <= rows / 8 / 4
