@@ -24,8 +24,8 @@ from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
 from analogpde.petsc import log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.stack import MPI, PETSc
+from analogpde.tile.blockamc import Bank, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.inv import InvBank, program_bank
 
 SHOTS_OF_A_PROGRAMMING = 1 << 20  # room in the numbering of shots, so that no two programmings share read noise
 SMOOTHING_SWEEPS = 2
@@ -40,7 +40,8 @@ class Settings:
         chip, seed: the machine.
         prefix: options prefix.
         noise: name that keys the noise, so that two matrices never share draws.
-        levels, core, overlap, strength, truncation, shift, slices, coarse_slices: the options of that name.
+        levels, core, overlap, strength, truncation, shift, slices, coarse_slices, blockamc, coarse: the options of that
+            name.
     """
 
     chip: Chip
@@ -55,6 +56,13 @@ class Settings:
     shift: float = 0.5
     slices: int = 1
     coarse_slices: int = 2
+    blockamc: int = 0
+    coarse: str = "auto"
+
+    @property
+    def largest_block(self) -> int:
+        """Rows of the largest block that tiles solve."""
+        return self.chip.tile_size << self.blockamc
 
 
 class Seen:
@@ -157,7 +165,7 @@ class Smoother:
             local = self.seen.matrix
             # a small level gets smaller cores, so that at least two levels of cores remain meaningful
             self.patches: Patches = together(comm, lambda: make_patches(
-                local, settings.chip.tile_size, core=settings.core, overlap=settings.overlap,
+                local, settings.largest_block, core=settings.core, overlap=settings.overlap,
                 threshold=settings.strength, block=block))
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
@@ -166,9 +174,9 @@ class Smoother:
         self.first_tile = first_tile
         slices = settings.slices if level == 0 else settings.coarse_slices
         with log.EVENTS["Program"]:
-            self.bank: InvBank = together(comm, lambda: program_bank(
-                cut_blocks(local, self.patches, first_tile + before), settings.chip, slices=slices,
-                shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming,
+            self.bank: Bank = together(comm, lambda: program_blocks(
+                cut_blocks(local, self.patches, first_tile + before), settings.chip, depth=settings.blockamc,
+                slices=slices, shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming,
                 kept=self.patches.core))
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
@@ -269,7 +277,7 @@ class Smoother:
             return self.settings.truncation
         if self.near.shape[1] > 1:
             return 0.25 if self.mostly_border else 0.1
-        return 0.15 if self.settings.chip.tile_size <= 32 or self.mostly_border else 0.05
+        return 0.15 if self.settings.largest_block <= 32 or self.mostly_border else 0.05
 
     def free(self) -> None:
         """Free PETSc objects and tile memory."""
@@ -286,7 +294,7 @@ def _assemble(p: sp.csr_matrix, sizes: Any, comm: Any) -> PETSc.Mat:
 
 
 class CoarsestTile:
-    """The coarsest level on one tile, driven by rank 0: a petsc4py PC context. Collective.
+    """The coarsest level on one tile, or by BlockAMC on several, driven by rank 0: a petsc4py PC context. Collective.
 
     A singular operator is grounded: its last unknowns, `floating` of them, are held at zero and the null space
     projected out afterwards, as one grounds a node of a floating circuit.
@@ -297,7 +305,7 @@ class CoarsestTile:
     ) -> None:
         comm = matrix.getComm().tompi4py()
         self.size = matrix.getSize()[0]
-        self.tiles = 1
+        self.depth = depth_needed(self.size, settings.chip.tile_size)
         count = self.size if comm.rank == 0 else 0
         rows = PETSc.IS().createStride(count, 0, 1, comm=PETSc.COMM_SELF)
         part = matrix.createSubMatrices([rows], [rows])[0]
@@ -307,7 +315,7 @@ class CoarsestTile:
         grounded = floating if self.size > floating else 0
         self._used = self.size - grounded if comm.rank == 0 else 0
 
-        def programmed() -> InvBank:
+        def programmed() -> Bank:
             n = self._used
             if n:
                 indptr, indices, values = part.getValuesCSR()
@@ -315,13 +323,18 @@ class CoarsestTile:
             else:
                 dense = np.zeros((0, 0, 0))
             slices = settings.coarse_slices if level else settings.slices
-            return program_bank(Blocks.from_dense(dense, first_tile), settings.chip, slices=slices,
-                                shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming)
+            return program_blocks(Blocks.from_dense(dense, first_tile), settings.chip, depth=self.depth, slices=slices,
+                                  shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming)
 
         with log.EVENTS["Program"]:
-            self.bank: InvBank = together(comm, programmed)
-        part.destroy()
-        rows.destroy()
+            try:
+                self.bank: Bank = together(comm, programmed)
+            except Exception:
+                self.free()
+                raise
+            finally:
+                part.destroy()
+                rows.destroy()
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
 
