@@ -305,6 +305,7 @@ class CoarsestTile:
     ) -> None:
         comm = matrix.getComm().tompi4py()
         self.size = matrix.getSize()[0]
+        self.tiles = 1
         self.depth = depth_needed(self.size, settings.chip.tile_size)
         count = self.size if comm.rank == 0 else 0
         rows = PETSc.IS().createStride(count, 0, 1, comm=PETSc.COMM_SELF)

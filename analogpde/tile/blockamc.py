@@ -174,8 +174,10 @@ def program_blocks(
     Raises:
         ProgrammingFailed: a block is too large, or one of its parts no stable circuit.
     """
-    if depth == 0 or blocks.sizes.max(initial=0) <= chip.tile_size:
-        return program_bank(blocks, chip, slices=slices, shift=shift, seed=seed, name=name, event=event, kept=kept)
+    widest = int(blocks.sizes.max(initial=0))
+    if depth == 0 or widest <= chip.tile_size:
+        narrow = replace(blocks, size=widest) if depth else blocks
+        return program_bank(narrow, chip, slices=slices, shift=shift, seed=seed, name=name, event=event, kept=kept)
     spent = Ledger()
     for attempt in range(ATTEMPTS):
         how = {"slices": slices, "shift": shift * 2**attempt, "seed": seed, "event": event * ATTEMPTS + attempt}
