@@ -122,6 +122,9 @@ PC_OPTIONS = (
     Option("pc_analog_slices", "int", None, "Parallel cell slices in the closed loop of a fine-level tile (default: 2 "
            "where rounding to one would take more than 5 % of the diagonal, else 1).", low=1, high=8),
     Option("pc_analog_coarse_slices", "int", 2, "The same on coarse levels.", low=1, high=8),
+    Option("pc_analog_coarse", "choice", "auto", "How a last level larger than a tile is solved. blockamc: on tiles by "
+           "block elimination, up to 4 times a tile; digital: LU on every rank; auto: blockamc where tiles can hold "
+           "it, else digital.", choices=("auto", "blockamc", "digital")),
     Option("pc_analog_reprogram", "choice", "on_change", "When PETSc sets the operator again: program if its values "
            "changed, always, or never.", choices=("on_change", "always", "never")),
 )
@@ -138,6 +141,8 @@ CHIP_OPTIONS = (
            low=2, high=24, ideal=True),
     Option("analog_adc_bits", "int", None, "Bits of an analog-to-digital converter, sign included.",
            low=2, high=24, ideal=True),
+    Option("analog_blockamc", "int", 0, "How often a block may be halved, to be solved by BlockAMC on tiles of half or "
+           "a quarter of its size: patches and the last level may be 1, 2 or 4 times a tile.", low=0, high=2),
     Option("analog_seed", "int", 0, "Seed of every random draw.", low=0, high=2**63 - 1),
 )
 REPORT_OPTIONS = (

@@ -13,6 +13,7 @@ class Ledger:
         inv_shots: settlings of a closed-loop INV tile, one per tile and application.
         mvm_slices: products of one matrix bit slice with one input bit slice (open-loop MVM),
             one per tile-sized block.
+        mvm_shots: settlings of an open-loop array, all its slices in parallel, one per array and application.
         dac_conversions: digital-to-analog conversions, one per driven line.
         adc_conversions: analog-to-digital conversions, one per read line.
         cells_written: memory cells programmed (each polarity and slice is a cell of its own).
@@ -25,6 +26,7 @@ class Ledger:
 
     inv_shots: int = 0
     mvm_slices: int = 0
+    mvm_shots: int = 0
     dac_conversions: int = 0
     adc_conversions: int = 0
     cells_written: int = 0

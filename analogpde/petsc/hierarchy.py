@@ -24,8 +24,8 @@ from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
 from analogpde.petsc import log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.stack import MPI, PETSc
+from analogpde.tile.blockamc import Bank, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.inv import InvBank, program_bank
 from analogpde.tile.programming import rounding_cost
 
 SHOTS_OF_A_PROGRAMMING = 1 << 20  # room in the numbering of shots, so that no two programmings share read noise
@@ -49,7 +49,8 @@ class Settings:
         chip, seed: the machine.
         prefix: options prefix.
         noise: name that keys the noise, so that two matrices never share draws.
-        levels, core, overlap, strength, truncation, shift, slices, coarse_slices: the options of that name.
+        levels, core, overlap, strength, truncation, shift, slices, coarse_slices, blockamc, coarse: the options of that
+            name.
     """
 
     chip: Chip
@@ -64,6 +65,13 @@ class Settings:
     shift: float = 0.5
     slices: int | None = None
     coarse_slices: int = 2
+    blockamc: int = 0
+    coarse: str = "auto"
+
+    @property
+    def largest_block(self) -> int:
+        """Rows of the largest block that tiles solve."""
+        return self.chip.tile_size << self.blockamc
 
 
 class Seen:
@@ -180,7 +188,7 @@ class Smoother:
                 one_way, total = comm.allreduce(np.array(unsymmetry(local)))
                 threshold = STRENGTH if one_way <= ONE_WAY * total else STRENGTH_ONE_WAY
             self.patches: Patches = together(comm, lambda: make_patches(
-                local, settings.chip.tile_size, core=settings.core, overlap=settings.overlap, threshold=threshold,
+                local, settings.largest_block, core=settings.core, overlap=settings.overlap, threshold=threshold,
                 block=block))
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
@@ -191,9 +199,9 @@ class Smoother:
             blocks = together(comm, lambda: cut_blocks(local, self.patches, first_tile + before))
             slices = settings.coarse_slices if level else settings.slices or _fine_slices(blocks, settings, comm)
             self.slices = slices
-            self.bank: InvBank = together(comm, lambda: program_bank(
-                blocks, settings.chip, slices=slices,
-                shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming,
+            self.bank: Bank = together(comm, lambda: program_blocks(
+                blocks, settings.chip, depth=settings.blockamc,
+                slices=slices, shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming,
                 kept=self.patches.core))
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
@@ -294,7 +302,7 @@ class Smoother:
             return self.settings.truncation
         if self.near.shape[1] > 1:
             return 0.25 if self.mostly_border else 0.1
-        return 0.15 if self.settings.chip.tile_size <= 32 or self.mostly_border else 0.05
+        return 0.15 if self.settings.largest_block <= 32 or self.mostly_border else 0.05
 
     def free(self) -> None:
         """Free PETSc objects and tile memory."""
@@ -311,7 +319,7 @@ def _assemble(p: sp.csr_matrix, sizes: Any, comm: Any) -> PETSc.Mat:
 
 
 class CoarsestTile:
-    """The coarsest level on one tile, driven by rank 0: a petsc4py PC context. Collective.
+    """The coarsest level on one tile, or by BlockAMC on several, driven by rank 0: a petsc4py PC context. Collective.
 
     A singular operator is grounded: its last unknowns, `floating` of them, are held at zero and the null space
     projected out afterwards, as one grounds a node of a floating circuit.
@@ -323,6 +331,7 @@ class CoarsestTile:
         comm = matrix.getComm().tompi4py()
         self.size = matrix.getSize()[0]
         self.tiles = 1
+        self.depth = depth_needed(self.size, settings.chip.tile_size)
         count = self.size if comm.rank == 0 else 0
         rows = PETSc.IS().createStride(count, 0, 1, comm=PETSc.COMM_SELF)
         part = matrix.createSubMatrices([rows], [rows])[0]
@@ -332,7 +341,7 @@ class CoarsestTile:
         grounded = floating if self.size > floating else 0
         self._used = self.size - grounded if comm.rank == 0 else 0
 
-        def programmed() -> InvBank:
+        def programmed() -> Bank:
             n = self._used
             if n:
                 indptr, indices, values = part.getValuesCSR()
@@ -341,13 +350,19 @@ class CoarsestTile:
                 dense = np.zeros((0, 0, 0))
             blocks = Blocks.from_dense(dense, first_tile)
             fine = settings.slices or _fine_slices(blocks, settings, MPI.COMM_SELF)
-            return program_bank(blocks, settings.chip, slices=settings.coarse_slices if level else fine,
-                                shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming)
+            return program_blocks(blocks, settings.chip, depth=self.depth,
+                                  slices=settings.coarse_slices if level else fine, shift=settings.shift,
+                                  seed=settings.seed, name=settings.noise, event=programming)
 
         with log.EVENTS["Program"]:
-            self.bank: InvBank = together(comm, programmed)
-        part.destroy()
-        rows.destroy()
+            try:
+                self.bank: Bank = together(comm, programmed)
+            except Exception:
+                self.free()
+                raise
+            finally:
+                part.destroy()
+                rows.destroy()
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
 

@@ -17,6 +17,7 @@ from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother
 from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, wants_help
 from analogpde.petsc.stack import MPI, PETSc
+from analogpde.tile.blockamc import DEEPEST
 
 # A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
 STALLED = 0.7
@@ -85,7 +86,8 @@ class AnalogPC:
         chip, seed = read_chip(prefix)
         self.reprogram = values["pc_analog_reprogram"]
         wanted = {name: values[f"pc_analog_{name}"] for name in (
-            "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices")}
+            "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices", "coarse")}
+        wanted["blockamc"] = read((TABLE["analog_blockamc"],), prefix, inherit=True)["analog_blockamc"]
         settings = Settings(chip=chip, seed=seed, prefix=prefix, noise=prefix + _leader(pc), **wanted)
         if settings != self.settings:
             self.settings = settings
@@ -234,7 +236,7 @@ class AnalogPC:
         while True:
             current, level = matrices[-1], len(levels)
             size = current.getSize()[0]
-            if size <= settings.chip.tile_size and not (settings.levels == 1 and settings.core):
+            if size <= settings.largest_block and not (settings.levels == 1 and settings.core):
                 levels.append(CoarsestTile(current, settings, level, first_tile, self.programmings, floating))
                 break
             if level + 1 > settings.levels or (level + 1 == settings.levels and level > 0):
@@ -259,14 +261,14 @@ class AnalogPC:
             matrices.append(coarse)
             self._owned += [p, coarse]
             entries = [m.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"] for m in matrices]
-            if sum(entries) > LARGEST_COMPLEXITY * entries[0] and coarse.getSize()[0] > settings.chip.tile_size:
+            if sum(entries) > LARGEST_COMPLEXITY * entries[0] and coarse.getSize()[0] > settings.largest_block:
                 digital_coarse = True
                 break
         if digital_coarse:
-            levels.append(None)
+            levels.append(self._last_level(matrices[-1], first_tile, floating))
         elif stalled:
             say(matrix.getComm().tompi4py(), "analogpde: no coarse level: cores of a tile of "
-                f"{settings.chip.tile_size} are too small to coarsen this matrix. One-level Schwarz needs more "
+                f"{settings.largest_block} are too small to coarsen this matrix. One-level Schwarz needs more "
                 "iterations the larger the problem; use a larger tile.")
         self._describe_levels(matrices)
         self._count_host(matrices, prolongations)
@@ -276,6 +278,30 @@ class AnalogPC:
         if self.digital_parts:
             say(matrix.getComm().tompi4py(), f"analogpde: partly digital: {'; '.join(self.digital_parts)}.")
             self._lines += [f"PARTLY DIGITAL: {part}" for part in self.digital_parts]
+
+    def _last_level(self, matrix: PETSc.Mat, first_tile: int, floating: int) -> CoarsestTile | None:
+        """Return the last level, which exceeds a tile, on several; None if it is to be solved digitally. Collective.
+
+        Raises:
+            ProgrammingFailed: the user wants it on tiles, and they cannot hold it.
+        """
+        settings, size = self.settings, matrix.getSize()[0]
+        if settings.coarse == "digital":
+            return None
+        try:
+            reach = settings.chip.tile_size << DEEPEST
+            if size > reach:
+                raise ProgrammingFailed(
+                    f"the coarsest level, {size} unknowns, exceeds the {reach} that BlockAMC solves on tiles of "
+                    f"{settings.chip.tile_size}. Allow more levels (-pc_analog_levels), use larger tiles, or "
+                    "-pc_analog_coarse digital.")
+            return CoarsestTile(matrix, settings, len(self._levels), first_tile, self.programmings, floating)
+        except Exception as error:  # of any kind: on every rank or on none, but not the same one
+            if settings.coarse == "blockamc":
+                raise
+            if size <= reach:
+                say(matrix.getComm().tompi4py(), f"analogpde: the coarsest level goes to digital LU: {error}")
+            return None
 
     def _cycle(self, pc: PETSc.PC, matrices: list[PETSc.Mat], prolongations: list[PETSc.Mat]) -> PETSc.PC:
         """Return PETSc's own multigrid with our smoothers in it: V(1,1), changeable under …pc_analog_mg_…."""
@@ -330,6 +356,8 @@ class AnalogPC:
         entries = [matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"] for matrix in matrices]
         comm = matrices[0].getComm().tompi4py()
         self._lines = []
+        blockamc = self.settings.blockamc
+        noun = f"patches by BlockAMC on up to {4**blockamc} arrays" if blockamc else "tiles"
         for depth, context in enumerate(self._levels):
             size = matrices[depth].getSize()[0]
             fill = f"{entries[depth] / max(1, size):.1f} entries a row"
@@ -338,13 +366,15 @@ class AnalogPC:
                 shift = comm.allreduce(context.bank.shift * context.bank.count) / max(1, context.tiles)
                 again = comm.allreduce(context.bank.programmed.tiles_reprogrammed)
                 self._lines.append(
-                    f"level {depth}: {size} unknowns, {fill}, {context.tiles} tiles, mean core "
+                    f"level {depth}: {size} unknowns, {fill}, {context.tiles} {noun}, mean core "
                     f"{size / max(1, context.tiles):.0f}, mean patch {lines / max(1, context.tiles):.0f}, shift "
                     f"{shift:.3g}, {again} programmed again")
             elif context is None:
                 self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, digital LU on every rank")
             else:
-                self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, one tile")
+                tile = self.settings.chip.tile_size
+                where = f"BlockAMC on {4**context.depth} arrays of {tile}" if context.depth else "one tile"
+                self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, {where}")
         complexity = sum(entries) / max(1.0, entries[0])
         self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
 

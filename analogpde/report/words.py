@@ -14,6 +14,7 @@ from analogpde.report.model import Report, Solve, within_tolerance
 OPERATIONS: dict[str, tuple[str, str]] = {
     "inv_shots": ("INV shots", "settlings of a closed-loop tile, one per tile and application"),
     "mvm_slices": ("MVM slices", "matrix bit slice times input bit slice, per tile-sized block"),
+    "mvm_shots": ("MVM shots", "settlings of an open-loop array, one per array and application"),
     "dac_conversions": ("DAC conversions", "one per driven line"),
     "adc_conversions": ("ADC conversions", "one per read line"),
     "cells_written": ("cells written", "each polarity and slice is a cell of its own"),

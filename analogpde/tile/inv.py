@@ -120,7 +120,7 @@ def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
 
 def program_bank(
     blocks: Blocks, chip: Chip, *, slices: int = 1, shift: float = 0.5, seed: int = 0, name: str = "", event: int = 0,
-    kept: NDArray[np.int32] | None = None,
+    kept: NDArray[np.int32] | None = None, intended: NDArray[np.float64] | None = None,
 ) -> InvBank:
     """Program blocks on INV tiles, test every tile's stability, and program unstable ones again.
 
@@ -131,6 +131,7 @@ def program_bank(
         seed, name, event: key of the noise; `event` counts programmings of the same tiles.
         kept: output lines to read of each tile, the first ones; None reads all. The block exponent of the
             ADCs then follows the lines that matter.
+        intended: filled with the entries that programming aimed at, in the units of the blocks, shape (E,).
 
     Raises:
         ProgrammingFailed: a block is too large, has an unusable diagonal, or stays unstable with every shift.
@@ -165,10 +166,17 @@ def program_bank(
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
             final_shift[done], final_delta[done] = held.shift[good], delta[good]
-            if read:
+            if read or intended is not None:
                 lengths = np.diff(scaled.offsets)[done]
                 target = np.repeat(scaled.offsets[done] - np.concatenate(([0], np.cumsum(lengths)))[:-1], lengths)
-                deviation[target + np.arange(len(target))] = held.read_deviation[good[part.owner]]
+                target += np.arange(len(target))
+                here = good[part.owner]
+                if read:
+                    deviation[target] = held.read_deviation[here]
+                if intended is not None:
+                    k = pending[part.owner[here]]
+                    scales = scale[k, part.row[here]] * scale[k, part.col[here]] * sign[k]
+                    intended[target] = held.intended[here] / scales
             ledger.add(Ledger(cells_written=held.cells, tiles_programmed=len(pending),
                               tiles_reprogrammed=len(pending) if attempt else 0))
             if good.all():

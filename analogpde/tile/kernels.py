@@ -455,3 +455,45 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
             for i in range(kept[k]):
                 x[k, i] = sign[k] * read[i] * scale[k, i] * power[lane]
     return dense_solves
+
+
+@compiled
+def multiply(block, row_offsets, rows, col_offsets, cols, offsets, row, col, value, deviation, dac, adc, seed, word,  # type: ignore[no-untyped-def]
+             tiles, event, factor, x, y):
+    """One shot of every open-loop array: y[block] += factor · A x[block]; of A the caller gives rows and columns.
+
+    The cells' noise is one draw a line read, of variance Σ_j σ_ij² x_j²: exact, since a product is linear in them.
+    """
+    widest = tallest = 1
+    for p in range(block.size):
+        widest = max(widest, col_offsets[p + 1] - col_offsets[p])
+        tallest = max(tallest, row_offsets[p + 1] - row_offsets[p])
+    volts, current = np.empty(widest), np.empty(tallest)
+    variance, draws = np.empty(tallest), np.empty(tallest)
+    for p in range(block.size):
+        k = block[p]
+        r, c = row_offsets[p], col_offsets[p]
+        m, n = row_offsets[p + 1] - r, col_offsets[p + 1] - c
+        largest = 0.0
+        for j in range(n):
+            volts[j] = x[k, cols[c + j]]
+            largest = max(largest, abs(volts[j]))
+        power = 1.0  # so that no square underflows
+        if 0.0 < largest < np.inf:
+            power = math.ldexp(1.0, math.frexp(largest)[1] - 1)
+        for j in range(n):
+            volts[j] /= power
+        round_to_codes(volts[:n], dac)
+        current[:m] = 0.0
+        for e in range(offsets[p], offsets[p + 1]):
+            current[row[e]] += value[e] * volts[col[e]]
+        if deviation.size > 0:
+            variance[:m] = 0.0
+            for e in range(offsets[p], offsets[p + 1]):
+                variance[row[e]] += (deviation[e] * volts[col[e]]) ** 2
+            fill_normal(draws[:m], seed, word, tiles[p], event)
+            for i in range(m):
+                current[i] += np.sqrt(variance[i]) * draws[i]
+        round_to_codes(current[:m], adc)
+        for i in range(m):
+            y[k, rows[r + i]] += factor * power * current[i]

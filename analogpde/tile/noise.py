@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     PROGRAMMING = 0
     READ = 1
     PROBE = 2
+    MULTIPLY = 3
 
 
 def stream(purpose: Purpose, name: str = "") -> int:

@@ -158,8 +158,19 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, n
     return units
 
 
+def check_slices(bits: int, slices: int) -> None:
+    """Refuse more slices than FP64 has bits for, the trim cell included.
+
+    Raises:
+        InvalidInput: naming how many are allowed.
+    """
+    if bits * (slices + 1) > MOST_BITS:
+        raise InvalidInput("slices", slices, f"{MOST_BITS // bits - 1} or fewer of {bits} bits",
+                           "FP64 cannot tell finer levels apart.")
+
+
 @compiled
-def _split_digits(level, base, slices, top, cells, variance):  # type: ignore[no-untyped-def]
+def split_digits(level, base, slices, top, cells, variance):  # type: ignore[no-untyped-def]
     """Split levels into one digit a slice; add up the cells that are on and their variance.
 
     `variance` is in units of (error of a top-slice cell)²; a digit of zero is a cell that is off.
@@ -223,9 +234,7 @@ def program(
         variance = (intended != 0).astype(float)
         cells = int(np.count_nonzero(intended))
     else:
-        if chip.cell.bits * (slices + 1) > MOST_BITS:
-            raise InvalidInput("slices", slices, f"{MOST_BITS // chip.cell.bits - 1} or fewer of {chip.cell.bits} bits",
-                               "FP64 cannot tell finer levels apart.")
+        check_slices(chip.cell.bits, slices)
         base = 2**chip.cell.bits
         levels = base**slices - 1
         head = levels + (base - 1) / base  # the trim cell adds up to this fraction of a level
@@ -246,7 +255,7 @@ def program(
         intended = np.sign(value) * step * (level + trim / base)
         count = np.zeros(len(value), np.int64)
         variance = np.zeros(len(value))
-        _split_digits(level, base, slices, top, count, variance)
+        split_digits(level, base, slices, top, count, variance)
         variance += (trim > 0) / float(base) ** (2 * slices)
         cells = int(count.sum() + np.count_nonzero(trim))
     spread = np.sqrt(variance) * largest[owner]

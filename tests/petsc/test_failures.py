@@ -82,7 +82,7 @@ def test_a_failure_deep_inside(PETSc, solve, gallery, break_tiles, norm):
     assert done.reason > 0
 
 
-@pytest.mark.parametrize("name", ["program_bank", "make_patches", "local_solves"])
+@pytest.mark.parametrize("name", ["program_blocks", "make_patches", "local_solves"])
 def test_a_set_up_that_fails_on_one_rank(PETSc, solve, gallery, monkeypatch, cause, options, name):
     import analogpde.petsc.hierarchy as hierarchy
     from analogpde.errors import ProgrammingFailed
@@ -114,7 +114,7 @@ def test_a_block_that_cannot_be_programmed_on_one_rank(PETSc, solve, gallery, mo
         def broken(*arguments, **keywords):
             raise ProgrammingFailed("the cells are worn out")
 
-        monkeypatch.setattr(hierarchy, "program_bank", broken)
+        monkeypatch.setattr(hierarchy, "program_blocks", broken)
     given = {"ksp_type": outer, "pc_type": pc, "sub_pc_type": "analog"}
     if comm.size == 1:
         with pytest.raises(PETSc.Error) as caught:

@@ -152,6 +152,7 @@ class Tools:
     lognormal = staticmethod(lognormal)
     random_spd = staticmethod(random_spd)
     wind = staticmethod(wind)
+    quadratic = staticmethod(quadratic)
     pack = staticmethod(pack)
 
     @staticmethod

@@ -1,0 +1,215 @@
+"""Banks of open-loop MVM arrays: the couplings between parts of a block, multiplied in one shot an array.
+
+One shot, in the order of the circuit: the host scales the input (block exponent), DACs drive the lines, the currents
+of each row add up in the cells, amplifiers and ADCs read them, the host scales back and adds up the arrays of a block.
+Lines that no cell is on are neither driven nor read, and do not take room on an array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analogpde.chip import Chip
+from analogpde.cost import Ledger
+from analogpde.tile.blocks import Blocks
+from analogpde.tile.kernels import multiply
+from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.programming import check_slices, split_digits
+
+ARRAYS = 4  # of one block at most, for the numbering of arrays: lines of two tiles, rows and columns
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The entries of K sparse rectangular blocks, sorted by block, row and column.
+
+    Args:
+        owner, row, col: block and place of each entry, shape (E,).
+        value: shape (E,).
+    """
+
+    owner: NDArray[np.int64]
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    value: NDArray[np.float64]
+
+    def sorted(self) -> Entries:
+        """Return the same entries in order, those at one place added up."""
+        order = np.lexsort((self.col, self.row, self.owner))
+        here = self.select(order)
+        new = np.ones(len(order), bool)
+        new[1:] = (np.diff(here.owner) != 0) | (np.diff(here.row) != 0) | (np.diff(here.col) != 0)
+        first = np.flatnonzero(new)
+        total = np.add.reduceat(here.value, first) if len(order) else here.value
+        return replace(here.select(first), value=total)
+
+    @staticmethod
+    def joined(parts: Sequence[Entries]) -> Entries:
+        """Return the entries of several sets, sorted, those at one place added up."""
+        return Entries(np.concatenate([e.owner for e in parts]), np.concatenate([e.row for e in parts]),
+                       np.concatenate([e.col for e in parts]), np.concatenate([e.value for e in parts])).sorted()
+
+    def select(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Entries:
+        """Return the chosen entries."""
+        return Entries(self.owner[which], self.row[which], self.col[which], self.value[which])
+
+    def moved(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Entries:
+        """Return the entries further down and to the right, by so much for each block."""
+        return Entries(self.owner, self.row + rows[self.owner], self.col + columns[self.owner], self.value)
+
+    def blocks(self, sizes: NDArray[np.integer], tiles: NDArray[np.int64]) -> Blocks:
+        """Return the entries, sorted, as square blocks to be programmed."""
+        return Blocks(sizes.astype(np.int32), starts_of(self.owner, len(sizes)), self.row.astype(np.int32),
+                      self.col.astype(np.int32), self.value, tiles, int(sizes.max(initial=0)))
+
+    @staticmethod
+    def of(blocks: Blocks) -> Entries:
+        """Return the entries of square blocks."""
+        return Entries(blocks.owner, blocks.row.astype(np.int64), blocks.col.astype(np.int64), blocks.value)
+
+
+def lines(owner: NDArray[np.int64], line: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64],
+                                                                      NDArray[np.int64]]:
+    """Return the lines in use: their owners, their numbers, and of each entry the index into these."""
+    stride = int(line.max(initial=0)) + 1
+    used, index = np.unique(owner * stride + line, return_inverse=True)
+    return used // stride, used % stride, index
+
+
+def starts_of(owner: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return where each owner's items begin in a list sorted by owner, shape (count + 1,)."""
+    return np.searchsorted(owner, np.arange(count + 1)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class MvmBank:
+    """P programmed open-loop arrays of one chip, worked as one batch.
+
+    Args:
+        block: the block that each array is of, shape (P,).
+        row_offsets, rows: lines read, by array: rows of the block. col_offsets, cols: lines driven, its columns.
+        offsets, row, col: cells in use, by array: indices into the array's own lines.
+        value, deviation: programmed entries, and their standard deviation from shot to shot (empty if none).
+        tiles: global ids of the arrays, which key the noise, shape (P,).
+        chip, seed, word: what keys and sizes the noise.
+        programmed: what programming cost.
+    """
+
+    block: NDArray[np.int64]
+    row_offsets: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    col_offsets: NDArray[np.int64]
+    cols: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    value: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+    tiles: NDArray[np.int64]
+    chip: Chip
+    seed: int
+    word: int
+    programmed: Ledger
+
+    @property
+    def count(self) -> int:
+        """Number of arrays."""
+        return len(self.block)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(a.nbytes for a in (self.rows, self.cols, self.row, self.col, self.value, self.deviation))
+
+    def subtract(
+        self, x: NDArray[np.float64], y: NDArray[np.float64], event: int, *, transposed: bool = False,
+    ) -> Ledger:
+        """One shot of every array: y ← y − A x, block by block.
+
+        Args:
+            x, y: shape (K, columns) and (K, rows) or more; exchanged if transposed.
+            event: number of this shot; the same number draws the same noise.
+            transposed: drive the rows and read the columns.
+
+        Returns:
+            The operations of this application.
+        """
+        read = (self.row_offsets, self.rows, self.col_offsets, self.cols)
+        cells = (self.row, self.col)
+        if transposed:
+            read, cells = (*read[2:], *read[:2]), cells[::-1]
+        multiply(self.block, *read, self.offsets, *cells, self.value, self.deviation, self.chip.dac.codes,
+                 self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
+                 np.uint64(event & 0xFFFFFFFF), -1.0, x, y)
+        return Ledger(mvm_shots=self.count, dac_conversions=len(read[3]), adc_conversions=len(read[1]))
+
+
+def program_mvm(
+    entries: Entries, tiles: NDArray[np.int64], chip: Chip, *, slices: int = 1, seed: int = 0, name: str = "",
+    event: int = 0,
+) -> tuple[MvmBank, NDArray[np.float64]]:
+    """Program blocks on open-loop arrays, several an array size where their lines in use exceed it.
+
+    Args:
+        entries: of K blocks; each must have at most two tiles of rows and of columns in use.
+        tiles: global ids of the blocks, shape (K,); array p of block k has the id 4·tiles[k] + p.
+        chip: the chip; the largest entry of an array takes the largest conductance, the others the nearest level.
+        slices, seed, name, event: see `analogpde.tile.programming.program`.
+
+    Returns:
+        The bank, and the values that programming aimed at, in the order of `entries`.
+    """
+    tile = chip.tile_size
+    count = len(tiles)
+    part = np.zeros(len(entries.value), np.int64)
+    for line in (entries.row, entries.col):
+        owners, _, index = lines(entries.owner, line)
+        rank = np.arange(len(owners)) - starts_of(owners, count)[owners]
+        piece = (rank // tile)[index]
+        if piece.max(initial=0) > 1:
+            raise ValueError(f"a block with more than {2 * tile} lines in use")
+        part = 2 * part + piece
+    ids, array = np.unique(entries.owner * ARRAYS + part, return_inverse=True)
+    number = len(ids)
+    order = np.lexsort((entries.col, entries.row, array))
+    array, row, col, value = array[order], entries.row[order], entries.col[order], entries.value[order]
+    row_owner, rows, row_index = lines(array, row)
+    col_owner, cols, col_index = lines(array, col)
+    row_offsets, col_offsets = starts_of(row_owner, number), starts_of(col_owner, number)
+    offsets = starts_of(array, number)
+
+    largest = np.zeros(number)
+    np.maximum.at(largest, array, np.abs(value))
+    if chip.cell.bits is None:
+        aimed, variance = value, (value != 0).astype(float)
+        cells = int(np.count_nonzero(value))
+    else:
+        check_slices(chip.cell.bits, slices)
+        base = 2**chip.cell.bits
+        top = base ** (slices - 1)
+        unit = (largest / (base**slices - 1))[array]
+        level = np.rint(np.divide(np.abs(value), unit, out=np.zeros(len(value)), where=unit > 0)).astype(np.int64)
+        aimed = np.sign(value) * unit * level
+        on, variance = np.zeros(len(value), np.int64), np.zeros(len(value))
+        split_digits(level, base, slices, top, on, variance)
+        cells = int(on.sum())
+        largest *= top * (base - 1) / (base**slices - 1)  # a fully-on cell of the top slice
+    spread = np.sqrt(variance) * largest[array]
+    keys = ARRAYS * tiles[ids // ARRAYS] + ids % ARRAYS
+    held = aimed
+    if chip.cell.programming_error:
+        draws = normal(offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=keys, event=event)
+        held = aimed + chip.cell.programming_error * spread * draws
+    read = chip.cell.read_noise or 0.0
+    bank = MvmBank(
+        ids // ARRAYS, row_offsets, rows.astype(np.int32), col_offsets, cols.astype(np.int32), offsets,
+        (row_index - row_offsets[array]).astype(np.int32), (col_index - col_offsets[array]).astype(np.int32),
+        held.astype(np.float32), (read * spread).astype(np.float32) if read else np.zeros(0, np.float32), keys, chip,
+        seed, stream(Purpose.MULTIPLY, name), Ledger(cells_written=cells, tiles_programmed=number))
+    unsorted = np.empty(len(value))
+    unsorted[order] = aimed
+    return bank, unsorted
