@@ -10,7 +10,9 @@ after each case, misses included, so that an interrupted run loses nothing.
 from __future__ import annotations
 
 import argparse
+import collections
 import datetime
+import functools
 import importlib
 import itertools
 import json
@@ -106,8 +108,18 @@ def run(batch: list[dict[str, object]], timeout: float) -> list[dict[str, object
                 "prefix", "count", "iterations", "converged_reason", "backward_error", "forward_error",
                 "forward_error_fp32")} for solve in data["solves"]]
             results.append({**case, "unknowns": data["unknowns"], "solves": solves,
-                            "date": datetime.date.today().isoformat()})
+                            "date": datetime.date.today().isoformat(), "commit": commit()})
     return results
+
+
+@functools.cache
+def commit() -> str:
+    """Return the commit that this tree is at, '' without git."""
+    try:
+        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True,
+                              check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def worker(problem: str, orders: str) -> int:
@@ -208,6 +220,7 @@ def page(results: dict[str, dict[str, object]]) -> str:
     """Return docs/results.md."""
     chips = [chip for chip in CHIPS if any(r["chip"] == chip for r in results.values())]
     bad = {name: misses(result) for name, result in results.items() if misses(result)}
+    ages = collections.Counter(str(result.get("commit", "")) or "an earlier one" for result in results.values())
     lines = [
         "# Results", "",
         "Made by `scripts/results_table.py`; do not edit. Every case is run with `-ksp_type analog`, n cells per side "
@@ -218,7 +231,8 @@ def page(results: dict[str, dict[str, object]]) -> str:
         "above its stated size).", "",
         f"{len(results)} cases on {platform.machine()}, {os.cpu_count()} cores; {len(results) - len(bad)} meet the "
         f"target (forward error ≤ 2⁻²³ and not above native FP32's, backward error ≤ 2⁻²⁴, at most {ITERATIONS} outer "
-        f"iterations), {len(bad)} do not.", ""]
+        f"iterations), {len(bad)} do not. Cases by the commit they were run at: "
+        f"{', '.join(f'{name} ({count})' for name, count in ages.most_common())}.", ""]
     for problem in PROBLEMS:
         chosen = table(results, chips, problem)
         lines += [f"## {problem}", "", *chosen, ""] if chosen else []
