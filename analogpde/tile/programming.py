@@ -94,15 +94,23 @@ def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[n
 
 
 @compiled
-def _rounding_cost(value, diagonal, row, size, unit, error):  # type: ignore[no-untyped-def]
-    """Fill `error` with each row's sum of |rounding error|; return its mean and maximum."""
+def _rounding_cost(value, row, col, size, unit, error, limit):  # type: ignore[no-untyped-def]
+    """Fill `error` with each row's sum of |rounding error|; return its mean and maximum.
+
+    Once the mean is above `limit` it is of no interest by how much: then infinity is returned.
+    """
     error[:size] = 0.0
+    inverse, total, most = 1.0 / unit, 0.0, limit * size
     for e in range(value.size):
-        if not diagonal[e]:
-            error[row[e]] += abs(value[e] - unit * np.rint(value[e] / unit))
-    total, largest = 0.0, 0.0
+        if row[e] != col[e]:
+            scaled = value[e] * inverse
+            lost = abs(scaled - np.rint(scaled)) * unit
+            error[row[e]] += lost
+            total += lost
+            if total > most:
+                return np.inf, np.inf
+    largest = 0.0
     for i in range(size):
-        total += error[i]
         largest = max(largest, error[i])
     return total / max(size, 1), largest
 
@@ -123,7 +131,7 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, n
     trial = np.empty(_LADDER + 32)
     for k in range(count):
         begin, end = offsets[k], offsets[k + 1]
-        diagonal = row[begin:end] == col[begin:end]
+        mine = (value[begin:end], row[begin:end], col[begin:end], sizes[k])
         largest, smallest = 0.0, np.inf
         for e in range(begin, end):
             magnitude = abs(value[e])
@@ -132,26 +140,27 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, n
         root = np.sqrt((end - begin) / max(1, sizes[k]))
         lowest = max((1.0 + extra[k]) / head, largest / levels)
         n = 0
-        for c in range(_LADDER):
-            trial[n] = lowest * 2.5 ** (c / (_LADDER - 1))
-            n += 1
-        if largest > 0.0:
+        if largest > 0.0:  # these first: a unit that hits every entry makes short work of the others
             for level in range(1, 17):
                 for magnitude in (largest, smallest):
                     if magnitude / level >= lowest:
                         trial[n] = magnitude / level
                         n += 1
+        for c in range(_LADDER):
+            trial[n] = lowest * 2.5 ** (c / (_LADDER - 1))
+            n += 1
         best, best_unit = np.inf, 0.0
         for c in range(n):
             unit = trial[c]
             shift = shift_factor * unit * levels * root
-            mean, peak = _rounding_cost(value[begin:end], diagonal, row[begin:end], sizes[k], unit, error)
-            cost = mean + noise * unit * levels * root
+            spread = noise * unit * levels * root
+            mean, peak = _rounding_cost(*mine, unit, error, best - spread)
+            cost = mean + spread
             if 1.0 + peak + shift + extra[k] <= head * unit and cost < best:
                 best, best_unit = cost, unit
         while best_unit == 0.0:  # dense rows of many small entries: widen the window until the diagonal fits
             unit = unit * 1.25
-            mean, peak = _rounding_cost(value[begin:end], diagonal, row[begin:end], sizes[k], unit, error)
+            mean, peak = _rounding_cost(*mine, unit, error, np.inf)
             if 1.0 + peak + shift_factor * unit * levels * root + extra[k] <= head * unit:
                 best_unit = unit
         units[k] = best_unit
@@ -188,6 +197,27 @@ def split_digits(level, base, slices, top, cells, variance):  # type: ignore[no-
             weight /= base * base
 
 
+@compiled
+def _round(offsets, row, col, value, unit, alpha, base, error, level, trim, intended):  # type: ignore[no-untyped-def]
+    """Round the blocks: each row's |errors| and the shift `alpha` go to its diagonal.
+
+    The diagonal is rounded up, to the trim cell's step, so that nothing is lost of the guarantee.
+    """
+    for k in range(unit.size):
+        step = unit[k]
+        error[:] = 0.0
+        for e in range(offsets[k], offsets[k + 1]):
+            level[e] = np.int64(np.rint(abs(value[e]) / step))
+            trim[e] = 0
+            if row[e] != col[e]:
+                error[row[e]] += abs(abs(value[e]) - step * level[e])
+        for e in range(offsets[k], offsets[k + 1]):
+            if row[e] == col[e]:
+                fine = np.int64(np.ceil((abs(value[e]) + error[row[e]] + alpha[k]) / step * base - 1e-9))
+                level[e], trim[e] = fine // base, fine % base
+            intended[e] = np.sign(value[e]) * step * (level[e] + trim[e] / base)
+
+
 def program(
     scaled: Blocks, scale: NDArray[np.float64], sign: NDArray[np.float64], chip: Chip, *, slices: int = 1,
     shift: float = 0.5, extra_shift: NDArray[np.float64] | None = None, seed: int = 0, name: str = "", event: int = 0,
@@ -211,13 +241,11 @@ def program(
         InvalidInput: more slices than FP64 has bits for.
     """
     owner = scaled.owner
-    on_diagonal = scaled.row == scaled.col
     deviation = chip.cell.programming_error or 0.0
     read = chip.cell.read_noise or 0.0
     extra = np.zeros(scaled.count) if extra_shift is None else extra_shift
     per_row = np.diff(scaled.offsets) / np.maximum(1, scaled.sizes)
     value = scaled.value
-    row_id = owner * np.int64(max(1, scaled.size)) + scaled.row
     part = shift * deviation * np.sqrt(per_row)  # of the largest conductance, that the shift takes
     if (part > LARGEST_SHIFT).any():
         k = int(np.argmax(part))
@@ -226,6 +254,7 @@ def program(
             f"sqrt({per_row[k]:.3g} cells per row), would take {part[k]:.0%} of the largest conductance and leave no "
             "room for the matrix. Use a smaller -pc_analog_shift, less programming error or a smaller tile.")
     if chip.cell.bits is None:
+        on_diagonal = scaled.row == scaled.col
         unit = np.zeros(scaled.count)
         largest = (1.0 + extra) / (1.0 - part)  # the shifted diagonal
         np.maximum.at(largest, owner, np.abs(np.where(on_diagonal, 0.0, value)))
@@ -243,16 +272,9 @@ def program(
         top = base ** (slices - 1)
         largest = unit * top * (base - 1)
         alpha = part * largest + extra
-        step = unit[owner]
-        level = np.rint(np.abs(value) / step).astype(np.int64)
-        error = np.bincount(row_id, np.where(on_diagonal, 0.0, np.abs(np.abs(value) - step * level)),
-                            scaled.count * max(1, scaled.size))
-        # the diagonal is rounded up, to the trim cell's step, so that nothing is lost of the guarantee
-        wanted = (np.abs(value) + error[row_id] + alpha[owner]) / step
-        fine = np.ceil(wanted * base - 1e-9).astype(np.int64)
-        level = np.where(on_diagonal, fine // base, level)
-        trim = np.where(on_diagonal, fine % base, 0)
-        intended = np.sign(value) * step * (level + trim / base)
+        level, trim, intended = np.empty(len(value), np.int64), np.empty(len(value), np.int64), np.empty(len(value))
+        _round(scaled.offsets, scaled.row, scaled.col, value, unit, alpha, base, np.empty(max(1, scaled.size)), level,
+               trim, intended)
         count = np.zeros(len(value), np.int64)
         variance = np.zeros(len(value))
         split_digits(level, base, slices, top, count, variance)
