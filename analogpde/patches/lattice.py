@@ -27,6 +27,9 @@ EMPTIEST = 8.0
 SMALLEST = 0.12
 # More parts than boxes by this factor: boxes cut along weak couplings, and growth does better.
 MOST_PARTS = 1.2
+# A coupling across the lattice that is stronger than one along it by this factor (anisotropy at an angle) makes slanted
+# cores better than boxes: 15 iterations against 87 at 1 : 10 turned by 30°.
+MOST_ACROSS = 2.0
 
 
 def lines_of(values: NDArray[np.float64], extent: float) -> NDArray[np.float64]:
@@ -62,20 +65,46 @@ def nearest(axis: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[n
 
 
 @compiled
-def axis_strengths(indptr, indices, strength, place, total, count):
-    """Add up the couplings between neighbouring lines that run along one direction, for each direction."""
+def _step_strengths(indptr, indices, strength, place, total, count):
+    """Add up the couplings for each step to a neighbouring site: digit d of its number is −1, 0 or 1 lines, plus 1."""
     for i in range(indptr.size - 1):
         for e in range(indptr[i], indptr[i + 1]):
-            j = indices[e]
-            axis, moves, far = -1, 0, False
+            code, factor, far = 0, 1, False
             for d in range(place.shape[1]):
-                if place[i, d] != place[j, d]:
-                    axis = d
-                    moves += 1
-                    far = far or abs(place[i, d] - place[j, d]) > 1
-            if moves == 1 and not far:
-                total[axis] += strength[e]
-                count[axis] += 1
+                step = place[indices[e], d] - place[i, d]
+                far = far or abs(step) > 1
+                code += factor * (step + 1)
+                factor *= 3
+            if not far:
+                total[code] += strength[e]
+                count[code] += 1
+
+
+def step_strengths(
+    matrix: LocalMatrix, strength: NDArray[np.float32], place: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return sum and number of the couplings for each step to a neighbouring site, shape (2, 3^dim)."""
+    sums = np.zeros((2, 3 ** place.shape[1]))
+    _step_strengths(matrix.indptr, matrix.indices, strength, place, sums[0], sums[1])
+    return sums
+
+
+def strong_axes(sums: NDArray[np.float64], dim: int, threshold: float) -> list[bool] | None:
+    """Return along which directions boxes extend, or None where the strongest couplings run across the lattice.
+
+    Args:
+        sums: from `step_strengths`, over all ranks.
+        dim: directions of the lattice.
+        threshold: a direction is weak below this part of the strongest one.
+    """
+    mean = sums[0] / np.maximum(1.0, sums[1])
+    middle = (3**dim - 1) // 2
+    axes = np.array([max(mean[middle - 3**d], mean[middle + 3**d]) for d in range(dim)])
+    across = np.ones(3**dim, bool)
+    across[[middle, *(middle + sign * 3**d for d in range(dim) for sign in (-1, 1))]] = False
+    if mean[across].max(initial=0.0) > MOST_ACROSS * axes.min():
+        return None
+    return [bool(value > 0 and value >= threshold * axes.max()) for value in axes]
 
 
 def rounded(strength: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -177,33 +206,30 @@ def box_patches(
     Returns:
         The patches, and the box of each, shape (K, dim); −1 for cores of decoupled unknowns.
     """
-    first, owned = matrix.first, matrix.owned
-    order = np.arange(matrix.rows)
-    # ties by the matrix's own numbering: unknowns of one site keep their order
-    order[first: first + owned] = first + np.lexsort(place[first: first + owned].T[::-1])
-    back = np.empty(matrix.rows, np.int64)
-    back[order] = np.arange(matrix.rows)
-    graph = sp.csr_matrix((strength, back[matrix.indices], matrix.indptr), shape=(matrix.rows, matrix.rows))[order]
-    # explicit zeros stay: they are the diagonal, and weak couplings that nothing follows
+    n, own = matrix.rows, np.arange(matrix.first, matrix.first + matrix.owned)
+    order = np.lexsort(place.T[::-1])  # stable: unknowns of one site keep the matrix's order
+    back = np.empty(n, np.int64)
+    back[order] = np.arange(n)
+    graph = sp.csr_matrix((strength, back[matrix.indices], matrix.indptr), shape=(n, n))[order]
     graph.sort_indices()
     indptr, indices, values = graph.indptr.astype(np.int64), graph.indices.astype(np.int64), graph.data
     largest = largest[order]
-    box = box[order[first: first + owned] - first]
-    coupled = (largest[first: first + owned] > 1e-10) & (box >= 0).all(axis=1)
-    label = np.full(owned, -2, np.int64)
+    mine = np.sort(back[own])  # the owned unknowns, in the order of the lattice; neighbours' lie between them
+    box = box[order[mine] - matrix.first]
+    coupled = (largest[mine] > 1e-10) & (box >= 0).all(axis=1)
     cells, inverse = np.unique(box[coupled], axis=0, return_inverse=True)
-    label[coupled] = inverse.reshape(-1)
+    label = np.full(n, -2, np.int64)
+    label[mine[coupled]] = inverse.reshape(-1)
     if len(cells):
-        _merge_small(indptr, indices, values, first, label, len(cells), max(2, int(SMALLEST * wanted)), tile)
-    before = label.copy()
-    total, count = _number(label, len(cells), max(1, min(tile, wanted)))
+        _merge_small(indptr, indices, values, 0, label, len(cells), max(2, int(SMALLEST * wanted)), tile)
+    before = label[mine]
+    numbered = before.copy()
+    total, count = _number(numbered, len(cells), max(1, min(tile, wanted)))
     of_core = np.full((total, box.shape[1]), -1, np.int64)
-    there = before >= 0
-    of_core[label[there]] = cells[before[there]]
-    index, core, size = _extend(indptr, indices, values, largest, threshold, first, label, total, tile, overlap, tile)
-    width = int(size.max(initial=1))
-    index = index[:, :width]
+    of_core[numbered[before >= 0]] = cells[before[before >= 0]]
+    label[:] = -1
+    label[mine] = numbered
+    index, core, size = _extend(indptr, indices, values, largest, threshold, 0, label, total, tile, overlap, tile)
+    index = index[:, : int(size.max(initial=1))]
     index = np.where(index >= 0, order[index], -1)
-    unsorted = np.empty(owned, np.int64)
-    unsorted[order[first: first + owned] - first] = label
-    return Patches(np.ascontiguousarray(index), core, size, unsorted, np.arange(total) < count), of_core
+    return Patches(np.ascontiguousarray(index), core, size, label[back[own]], np.arange(total) < count), of_core

@@ -21,7 +21,6 @@ from analogpde.patches.lattice import (
     EMPTIEST,
     MOST_PARTS,
     Lattice,
-    axis_strengths,
     box_patches,
     boxes,
     choose_widths,
@@ -29,6 +28,8 @@ from analogpde.patches.lattice import (
     nearest,
     parts_of,
     rounded,
+    step_strengths,
+    strong_axes,
 )
 from analogpde.petsc.guard import together
 from analogpde.petsc.stack import MPI, PETSc
@@ -131,12 +132,11 @@ def make_box_patches(
     comm.Allreduce(place[own][coupled].min(axis=0, initial=np.iinfo(np.int64).max), low, MPI.MIN)
     comm.Allreduce(place[own][coupled].max(axis=0, initial=-1), high, MPI.MAX)
     lattice = Lattice(place, low, high, count / float(np.prod(high - low + 1)))
-    sums = np.zeros((2, dim))
-    axis_strengths(matrix.indptr, matrix.indices, strength, place, sums[0], sums[1])
-    total = np.empty_like(sums)
-    comm.Allreduce(sums, total)
-    mean = total[0] / np.maximum(1.0, total[1])
-    strong = [bool(value > 0 and value >= threshold * mean.max()) for value in mean]
+    sums = np.empty((2, 3**dim))
+    comm.Allreduce(step_strengths(matrix, strength, place), sums)
+    strong = strong_axes(sums, dim, threshold)
+    if strong is None:
+        return None
     half = max(1, tile // 2) if tile <= SMALL_TILE else None
 
     def local_core() -> int:
