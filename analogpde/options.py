@@ -122,8 +122,8 @@ PC_OPTIONS = (
     Option("pc_analog_slices", "int", None, "Parallel cell slices in the closed loop of a fine-level tile (default: 2 "
            "where rounding to one would take more than 5 % of the diagonal, else 1).", low=1, high=8),
     Option("pc_analog_coarse_slices", "int", 2, "The same on coarse levels.", low=1, high=8),
-    Option("pc_analog_share_tolerance", "real", 1e-6, "On a chip with -analog_tiles_per_rank: patches share a tile if "
-           "the entries of their matrices, scaled to a unit diagonal, differ by no more.", low=0.0, high=0.1),
+    Option("pc_analog_share_tolerance", "real", 1e-6, "With -analog_tiles_per_rank: patches share a tile if the "
+           "entries of their matrices, scaled to a unit diagonal, differ by no more.", low=0.0, high=0.1),
     Option("pc_analog_reprogram", "choice", "on_change", "When PETSc sets the operator again: program if its values "
            "changed, always, or never.", choices=("on_change", "always", "never")),
 )
@@ -140,9 +140,8 @@ CHIP_OPTIONS = (
            low=2, high=24, ideal=True),
     Option("analog_adc_bits", "int", None, "Bits of an analog-to-digital converter, sign included.",
            low=2, high=24, ideal=True),
-    Option("analog_tiles_per_rank", "int", None, "Tiles of the chip that each rank drives (default: as many as there "
-           "are patches). Equal patches then share a tile; what still does not fit is programmed in turn at every "
-           "application.", low=1),
+    Option("analog_tiles_per_rank", "int", None, "Tiles of the chip that each rank drives. Equal patches then share a "
+           "tile; what still does not fit is programmed in turn at every application.", low=1),
     Option("analog_seed", "int", 0, "Seed of every random draw.", low=0, high=2**63 - 1),
 )
 REPORT_OPTIONS = (

@@ -32,9 +32,8 @@ from analogpde.patches.lattice import (
     strong_axes,
 )
 from analogpde.petsc.guard import together
+from analogpde.petsc.matrix import COORDINATES
 from analogpde.petsc.stack import MPI, PETSc
-
-NAME = "coordinates"
 
 
 def attach(matrix: PETSc.Mat, points: NDArray[np.float64]) -> None:
@@ -45,7 +44,7 @@ def attach(matrix: PETSc.Mat, points: NDArray[np.float64]) -> None:
     """
     vector = PETSc.Vec().createMPI((points.size, PETSc.DETERMINE), bsize=points.shape[1], comm=matrix.getComm())
     vector.array[:] = np.asarray(points, np.float64).ravel()
-    matrix.compose(NAME, vector)
+    matrix.compose(COORDINATES, vector)
     vector.destroy()  # the matrix holds it
 
 
@@ -58,7 +57,7 @@ def attached(matrix: PETSc.Mat) -> NDArray[np.float64] | None:
     Raises:
         InvalidInput: the Vec does not fit the matrix.
     """
-    vector: Any = matrix.query(NAME)
+    vector: Any = matrix.query(COORDINATES)
     if vector is None:
         dm = matrix.getDM()
         vector = dm.getCoordinates() if dm.handle else None

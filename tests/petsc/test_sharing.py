@@ -123,6 +123,17 @@ def test_coordinates_of_a_dm_are_found(PETSc, solve, gallery, comm):
     da.destroy()
 
 
+def test_coordinates_survive_the_conversion_to_aij(solve, gallery, grid, PETSc):
+    from analogpde.petsc.matrix import COORDINATES
+
+    located = grid()
+    matrix = located.convert("baij", PETSc.Mat())
+    matrix.compose(COORDINATES, located.query(COORDINATES))
+    done = solve(gallery.poisson(N, N), matrix=matrix, analog_tiles_per_rank=100)
+    done.assert_fp32()
+    assert done.analog._levels[0].boxes is not None
+
+
 def test_systems_keep_their_nodes_together(solve, gallery, distribute, points, comm):
     """Two unknowns a node: boxes of 64 unknowns are 32 nodes."""
     whole = sp.csr_matrix(sp.kron(gallery.poisson(N, N), np.array([[2.0, 0.5], [0.5, 2.0]])))
