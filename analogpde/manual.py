@@ -9,6 +9,7 @@ from analogpde.chip import PRESETS
 from analogpde.options import GROUPS, Option
 
 _AUTOMATIC = {"The emulated chip": "the chip's", "Convergence report": "none"}
+_ABSENT = {"analog_tiles_per_rank": "unlimited"}  # where an option differs from the others of its group
 
 
 def default_text(option: Option, group: str) -> str:
@@ -19,7 +20,7 @@ def default_text(option: Option, group: str) -> str:
         group: title of its group; it says what an absent value means.
     """
     if option.default is None:
-        return _AUTOMATIC.get(group, "automatic")
+        return _ABSENT.get(option.name) or _AUTOMATIC.get(group, "automatic")
     if isinstance(option.default, bool):
         return str(option.default).lower()
     return f"{option.default:g}" if isinstance(option.default, float) else str(option.default)

@@ -125,6 +125,8 @@ PC_OPTIONS = (
     Option("pc_analog_coarse", "choice", "auto", "How a last level larger than a tile is solved. blockamc: on tiles by "
            "block elimination, up to 4 times a tile; digital: LU on every rank; auto: blockamc where tiles can hold "
            "it, else digital.", choices=("auto", "blockamc", "digital")),
+    Option("pc_analog_share_tolerance", "real", 1e-6, "With -analog_tiles_per_rank: patches share a tile if the "
+           "entries of their matrices, scaled to a unit diagonal, differ by no more.", low=0.0, high=0.1),
     Option("pc_analog_reprogram", "choice", "on_change", "When PETSc sets the operator again: program if its values "
            "changed, always, or never.", choices=("on_change", "always", "never")),
 )
@@ -143,6 +145,8 @@ CHIP_OPTIONS = (
            low=2, high=24, ideal=True),
     Option("analog_blockamc", "int", 0, "How often a block may be halved, to be solved by BlockAMC on tiles of half or "
            "a quarter of its size: patches and the last level may be 1, 2 or 4 times a tile.", low=0, high=2),
+    Option("analog_tiles_per_rank", "int", None, "Tiles of the chip that each rank drives. Equal patches then share a "
+           "tile; what still does not fit is programmed in turn at every application.", low=1),
     Option("analog_seed", "int", 0, "Seed of every random draw.", low=0, high=2**63 - 1),
 )
 REPORT_OPTIONS = (

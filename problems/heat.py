@@ -262,7 +262,7 @@ def steady(run: Run, case: Case, T: fem.Function) -> None:
     if run.given & {"dt", "t_end", "scheme", "theta"}:
         run.say(f"heat: -case {run['case']} is steady; -dt, -t_end, -scheme and -theta are ignored")
     parts, u = case.body.parts, T.x.petsc_vec
-    system = parts.system(lambda A: run.system(A, T.function_space.mesh.topology.dim), 0.0, 1.0)
+    system = parts.system(lambda A: run.system(A, T.function_space), 0.0, 1.0)
     parts.solve(system, case.body.load().copy(), u, 0.0, 0.0, 1.0)
     T.x.scatter_forward()
     with run.writer([T]) as writer:
@@ -277,12 +277,12 @@ def transient(run: Run, case: Case, T: fem.Function, times: list[float], maxima:
     theta = run["scheme"] == "theta" or ("theta" in run.given and "scheme" not in run.given)
     name = f"theta {run['theta']:g}" if theta else "bdf2"
     run.describe(case.title, scheme=name, **{"dt s": dt, "t_end s": t_end, "steps": steps})
-    parts, u, dimension = case.body.parts, T.x.petsc_vec, T.function_space.mesh.topology.dim
+    parts, u, space = case.body.parts, T.x.petsc_vec, T.function_space
     scheme: Scheme
     if theta:
-        scheme = Theta(parts, dt, run["theta"], lambda A: run.system(A, dimension))
+        scheme = Theta(parts, dt, run["theta"], lambda A: run.system(A, space))
     else:
-        scheme = BackwardDifference(parts, dt, lambda A: run.system(A, dimension))
+        scheme = BackwardDifference(parts, dt, lambda A: run.system(A, space))
     balance = EnergyBalance(case.body, T, run["theta"] if theta else 0.5)
     shots = run.snapshot_steps(steps)
     with run.writer([T]) as writer, run.progress(steps, run["case"]) as progress:

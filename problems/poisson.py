@@ -212,7 +212,7 @@ def solve_level(run: Run, n: int) -> tuple[fem.Function, Discrete]:
         b.axpy(-1.0, lifted)
         discrete.dirichlet.constrain(A)
         b.array[discrete.dirichlet.rows] = discrete.dirichlet.diagonal * discrete.dirichlet.values(0.0)
-    system = run.system(A, discrete.space.mesh.topology.dim)
+    system = run.system(A, discrete.space)
     system.solve(b, solution.x.petsc_vec)
     solution.x.scatter_forward()
     return solution, discrete

@@ -104,8 +104,8 @@ class BarotropicVorticity:
             velocity = ufl.cross(ufl.CellNormal(self.mesh), ufl.grad(self.streamfunction))
             self._flux = fem.form((self.vorticity + planetary) * ufl.inner(velocity, ufl.grad(test)) * self.dx)
         self._run = run
-        self.poisson = run.system(stiffness, 2, "poisson_")
-        self.mass_system = run.system(self.mass, 2, "mass_")
+        self.poisson = run.system(stiffness, self.space, "poisson_")
+        self.mass_system = run.system(self.mass, self.space, "mass_")
         self._b = zero_vector(self.space)
 
     def start(self, vorticity: Callable[[NDArray], NDArray]) -> PETSc.Vec:

@@ -1,5 +1,6 @@
 """Counts of what the emulated machine did."""
 
 from analogpde.cost.ledger import Ledger
+from analogpde.cost.tiles import TileUse
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "TileUse"]

@@ -24,6 +24,7 @@ from analogpde.fem.progress import Progress
 from analogpde.fem.system import LinearSystem
 from analogpde.fem.verify import Verifier
 from analogpde.options import Option, check_names
+from analogpde.petsc.lattice import attach
 from analogpde.petsc.log import session
 from analogpde.refine.record import SolveLog
 from analogpde.report import build, targets, to_text, write
@@ -100,8 +101,17 @@ class Run:
         yield
         self.seconds_assemble += time.perf_counter() - started
 
-    def system(self, matrix: PETSc.Mat, dimension: int, prefix: str = "") -> LinearSystem:
-        """Return the solver of a constant symmetric matrix, verified if the user asked for it. Collective."""
+    def system(self, matrix: PETSc.Mat, space: fem.FunctionSpace, prefix: str = "") -> LinearSystem:
+        """Return the solver of a constant symmetric matrix, verified if the user asked for it. Collective.
+
+        Args:
+            matrix: on the unknowns of `space`, whose coordinates it gets.
+            space: a Lagrange space.
+            prefix: options prefix.
+        """
+        dimension = space.mesh.topology.dim
+        owned = space.dofmap.index_map.size_local
+        attach(matrix, space.tabulate_dof_coordinates()[:owned, : space.mesh.geometry.dim])
         matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         verifier = Verifier(matrix, dimension, self.say) if self["verify"] else None
         self._systems.append(LinearSystem(matrix, prefix=prefix, log=self.log, verifier=verifier))

@@ -11,6 +11,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
+from analogpde.cost import TileUse
+from analogpde.errors import InvalidInput
 from analogpde.patches.blocks import (
     add_patches,
     cut_blocks,
@@ -21,12 +23,13 @@ from analogpde.patches.blocks import (
 )
 from analogpde.patches.grow import LocalMatrix, Patches, make_patches, unsymmetry
 from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
-from analogpde.petsc import log
+from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import Bank, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.programming import rounding_cost
+from analogpde.tile.sharing import Budget, LimitedBank, program_limited
 
 SHOTS_OF_A_PROGRAMMING = 1 << 20  # room in the numbering of shots, so that no two programmings share read noise
 SMOOTHING_SWEEPS = 2
@@ -49,8 +52,9 @@ class Settings:
         chip, seed: the machine.
         prefix: options prefix.
         noise: name that keys the noise, so that two matrices never share draws.
-        levels, core, overlap, strength, truncation, shift, slices, coarse_slices, blockamc, coarse: the options of that
-            name.
+        levels, core, overlap, strength, truncation, shift, slices, coarse_slices, blockamc, coarse, share_tolerance: the
+            options of that name.
+        tiles: that one rank's chip has; None is as many as wanted.
     """
 
     chip: Chip
@@ -67,6 +71,14 @@ class Settings:
     coarse_slices: int = 2
     blockamc: int = 0
     coarse: str = "auto"
+    share_tolerance: float = 1e-6
+    tiles: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tiles is not None and (self.blockamc or self.coarse == "blockamc"):
+            raise InvalidInput("-analog_tiles_per_rank", self.tiles, "no limit with BlockAMC",
+                               "A limited chip has no arrays to spare for it: leave -analog_blockamc and "
+                               "-pc_analog_coarse blockamc away, or the limit.")
 
     @property
     def largest_block(self) -> int:
@@ -144,6 +156,18 @@ class Seen:
             self._scatter = None
 
 
+def program(
+    blocks: Blocks, settings: Settings, slices: int, programming: int, budget: Budget | None, *, depth: int = 0,
+    kept: NDArray[np.int32] | None = None, last: bool = False,
+) -> Bank | LimitedBank:
+    """Program blocks on this rank's chip: a tile for each (by BlockAMC, several), or what the budget allows."""
+    if budget is None:
+        return program_blocks(blocks, settings.chip, depth=depth, slices=slices, shift=settings.shift,
+                              seed=settings.seed, name=settings.noise, event=programming, kept=kept)
+    return program_limited(blocks, settings.chip, budget, tolerance=settings.share_tolerance, last=last, slices=slices,
+                           shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming, kept=kept)
+
+
 def _first_of_rank(comm: MPI.Comm, count: int) -> tuple[int, int]:
     """Return where this rank's share of a global numbering begins, and the total. Collective."""
     counts = comm.allgather(count)
@@ -170,14 +194,17 @@ class Smoother:
         first_tile: first global tile id of this level.
         programming: how often this preconditioner was programmed before; each time has errors of its own.
         near: near-null vectors on the owned unknowns, shape (owned, k).
+        budget: tiles of this rank's chip that are free; None: no end of them.
     """
 
     def __init__(
         self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, programming: int,
-        near: NDArray[np.float64],
+        near: NDArray[np.float64], budget: Budget | None = None,
     ) -> None:
         comm = matrix.getComm().tompi4py()
         self.settings, self.level, self.near = settings, level, near
+        self.patches: Patches
+        self.boxes: NDArray[np.int64] | None = None
         block = matrix.getBlockSize()
         with log.EVENTS["Partition"]:
             self.seen = Seen(matrix, settings.overlap, block)
@@ -187,9 +214,13 @@ class Smoother:
             if threshold is None:
                 one_way, total = comm.allreduce(np.array(unsymmetry(local)))
                 threshold = STRENGTH if one_way <= ONE_WAY * total else STRENGTH_ONE_WAY
-            self.patches: Patches = together(comm, lambda: make_patches(
-                local, settings.largest_block, core=settings.core, overlap=settings.overlap, threshold=threshold,
-                block=block))
+            found = self._box_patches(matrix, block, threshold) if budget is not None else None
+            if found is not None:
+                self.patches, self.boxes = found
+            else:
+                self.patches = together(comm, lambda: make_patches(
+                    local, settings.largest_block, core=settings.core, overlap=settings.overlap, threshold=threshold,
+                    block=block))
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
         # so it is in 3-D: one near-null vector 1.2…2.3 against 0.8…1.1 in 2-D, several 3 against 1…1.3
@@ -199,13 +230,29 @@ class Smoother:
             blocks = together(comm, lambda: cut_blocks(local, self.patches, first_tile + before))
             slices = settings.coarse_slices if level else settings.slices or _fine_slices(blocks, settings, comm)
             self.slices = slices
-            self.bank: Bank = together(comm, lambda: program_blocks(
-                blocks, settings.chip, depth=settings.blockamc,
-                slices=slices, shift=settings.shift, seed=settings.seed, name=settings.noise, event=programming,
-                kept=self.patches.core))
+            self.bank: Bank | LimitedBank = together(comm, lambda: program(
+                blocks, settings, slices, programming, budget, depth=settings.blockamc, kept=self.patches.core,
+                last=settings.levels == 1))
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
         self._work = np.zeros((self.patches.count, self.patches.index.shape[1]))
+
+    def _box_patches(
+        self, matrix: PETSc.Mat, block: int, threshold: float,
+    ) -> tuple[Patches, NDArray[np.int64]] | None:
+        """Return patches around boxes, if the matrix has coordinates that allow it. Collective."""
+        own = lattice.attached(matrix)
+        if own is None:
+            return None
+        vector = matrix.createVecRight()
+        points = np.empty((self.seen.matrix.rows, own.shape[1]))
+        for d in range(own.shape[1]):
+            vector.array[:] = own[:, d]
+            points[:, d] = self.seen.fetch(vector)
+        vector.destroy()
+        return lattice.make_box_patches(
+            matrix.getComm().tompi4py(), self.seen.matrix, points, self.settings.chip.tile_size,
+            core=self.settings.core, overlap=self.settings.overlap, threshold=threshold, block=block)
 
     def correct(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
         """One shot of every tile; each unknown takes the answer of the patch whose core it is in. Collective."""
@@ -221,10 +268,17 @@ class Smoother:
         with log.EVENTS["Apply"]:
             gather_cores(self.patches.index, self.patches.core, self.seen.matrix.first, residual.array_r, self._work)
             self.event += 1
-            log.machine.add(self.bank.shoot(self._work, self.event - 1, transposed=True))
+            failure = None
             sums = np.zeros(self.seen.matrix.rows)
-            add_patches(self.patches.index, self.patches.size, self._work, sums)
+            try:
+                log.machine.add(self.bank.shoot(self._work, self.event - 1, transposed=True))
+                add_patches(self.patches.index, self.patches.size, self._work, sums)
+            except Exception as error:  # the other ranks wait for the scatter
+                failure = error
+                sums[:] = np.nan
             self.seen.add(sums, out)
+            if failure is not None:
+                raise failure
 
     @soft
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
@@ -287,10 +341,17 @@ class Smoother:
         end = begin + len(coupled) * width
         mine = int(np.count_nonzero(used[begin:end]))
         out = _assemble(p[:, kept], (sizes[0], (mine, len(kept))), matrix.getComm())
+        if self.boxes is not None:
+            self.boxes = np.repeat(self.boxes[coupled], width, axis=0)[used[begin:end] > 0]
         # nodes of too few unknowns for all near-null vectors have fewer columns: then there is no block size
         if width > 1 and len(kept) % width == 0 and (kept.reshape(-1, width) % width == np.arange(width)).all():
             out.setBlockSizes(1, width)
         return out, coarse_near[begin:end][used[begin:end] > 0]
+
+    def locate(self, coarse: PETSc.Mat) -> None:
+        """Give the coarse unknowns, once there are any, the places of their boxes for coordinates. Collective."""
+        if self.boxes is not None:
+            lattice.attach(coarse, self.boxes.astype(np.float64))
 
     def truncation(self) -> float:
         """Return the truncation of P, by measurement (docs/method.md).
@@ -327,6 +388,7 @@ class CoarsestTile:
 
     def __init__(
         self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, programming: int, floating: int,
+        budget: Budget | None = None,
     ) -> None:
         comm = matrix.getComm().tompi4py()
         self.size = matrix.getSize()[0]
@@ -341,7 +403,7 @@ class CoarsestTile:
         grounded = floating if self.size > floating else 0
         self._used = self.size - grounded if comm.rank == 0 else 0
 
-        def programmed() -> Bank:
+        def programmed() -> Bank | LimitedBank:
             n = self._used
             if n:
                 indptr, indices, values = part.getValuesCSR()
@@ -350,13 +412,12 @@ class CoarsestTile:
                 dense = np.zeros((0, 0, 0))
             blocks = Blocks.from_dense(dense, first_tile)
             fine = settings.slices or _fine_slices(blocks, settings, MPI.COMM_SELF)
-            return program_blocks(blocks, settings.chip, depth=self.depth,
-                                  slices=settings.coarse_slices if level else fine, shift=settings.shift,
-                                  seed=settings.seed, name=settings.noise, event=programming)
+            return program(blocks, settings, settings.coarse_slices if level else fine, programming, budget,
+                           depth=self.depth, last=True)
 
         with log.EVENTS["Program"]:
             try:
-                self.bank: Bank = together(comm, programmed)
+                self.bank: Bank | LimitedBank = together(comm, programmed)
             except Exception:
                 self.free()
                 raise
@@ -410,3 +471,14 @@ class CoarsestTile:
         self._scatter.destroy()
         self._sequential.destroy()
         self.__dict__.pop("bank", None)
+
+
+def tile_use(comm: MPI.Comm, levels: list[Smoother | CoarsestTile | None], limit: int | None) -> TileUse | None:
+    """Return how a chip of few tiles is used on all levels and ranks; None if there is no limit. Collective."""
+    if limit is None:
+        return None
+    total = TileUse(limit)
+    for level in levels:
+        if level is not None and isinstance(level.bank, LimitedBank):
+            total += level.bank.use
+    return sum(comm.allgather(total), TileUse(limit))

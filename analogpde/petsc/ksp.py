@@ -162,7 +162,8 @@ class AnalogKSP:
             backward_error=judge.backward_error(judge.residual_norm), preconditioner=ksp.getPC().getType() or "none",
             history=history, operations=operations, seconds_setup=setup_seconds + late_seconds,
             seconds_solve=log.clock() - start - late_seconds, description=self._describe_pc(ksp.getPC()),
-            digital_parts=self._digital_parts(ksp.getPC(), operations))
+            digital_parts=self._digital_parts(ksp.getPC(), operations),
+            tile_use=ksp.getPC().getPythonContext().tile_use if ksp.getPC().getType() == "analog" else None)
         system.destroy()
         if comm.size == MPI.COMM_WORLD.size:  # a solver on part of the ranks is somebody's inner solver
             log.add(record, inside_another=AnalogKSP._depth > 1)

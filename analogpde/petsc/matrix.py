@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from analogpde.errors import InvalidInput
 from analogpde.petsc.stack import MPI, PETSc
 
+COORDINATES = "coordinates"
+"""Name of the Vec with the coordinates of the unknowns that a program composes with its matrix."""
+
 _SHELLS = ("shell", "python", "mffd", "scatter", "composite", "transpose", "normal")
 
 
@@ -65,9 +68,13 @@ def as_aij(matrix: PETSc.Mat, what: str, remedy: str) -> tuple[PETSc.Mat, bool]:
     if kind in ("aij", "seqaij", "mpiaij"):
         return matrix, False
     try:
-        return matrix.convert("aij", PETSc.Mat()), True
+        converted = matrix.convert("aij", PETSc.Mat())
     except PETSc.Error as error:
         raise InvalidInput(what, kind, "a matrix that PETSc can convert to aij", str(error)) from None
+    points = matrix.query(COORDINATES)
+    if points is not None:
+        converted.compose(COORDINATES, points)
+    return converted, True
 
 
 def galerkin(matrix: PETSc.Mat, prolongation: PETSc.Mat) -> PETSc.Mat:

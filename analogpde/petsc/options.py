@@ -7,7 +7,7 @@ from typing import Any
 
 from analogpde.chip import Chip, load
 from analogpde.manual import default_text
-from analogpde.options import CHIP_OPTIONS, Option, check_names
+from analogpde.options import CHIP_OPTIONS, TABLE, Option, check_names
 from analogpde.petsc.stack import PETSc
 
 
@@ -59,6 +59,17 @@ def read_chip(prefix: str) -> tuple[Chip, int]:
     overrides = {name: values[f"analog_{name}"] for name in _OVERRIDES
                  if any(database.hasName(p + f"analog_{name}") for p in {prefix, ""})}
     return (chip.replace(**overrides) if overrides else chip), values["analog_seed"]
+
+
+def read_tiles(prefix: str) -> int | None:
+    """Return how many tiles a rank's chip has, None for no limit.
+
+    Raises:
+        InvalidInput: fewer than one.
+    """
+    name = "analog_tiles_per_rank"
+    tiles: int | None = read((TABLE[name],), prefix, inherit=True)[name]
+    return tiles
 
 
 def help_text(title: str, options: Iterable[Option], prefix: str, now: dict[str, Any]) -> str:

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from analogpde.chip import load
-from analogpde.cost import Ledger
+from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.petsc import log
 from analogpde.petsc.guard import report, say, soft, together
-from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother
+from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
 from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity
-from analogpde.petsc.options import guard_names, help_text, read, read_chip, wants_help
+from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
+from analogpde.tile.sharing import Budget
 
 # A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
 STALLED = 0.7
@@ -63,6 +64,7 @@ class AnalogPC:
         self.settings = Settings(chip=load(TABLE["analog_chip"].default))
         self.reprogram = "on_change"
         self.digital_parts: list[str] = []
+        self.tile_use: TileUse | None = None
         self.programmings = 0
         self._multigrid: PETSc.PC | None = None
         self._levels: list[Any] = []
@@ -86,16 +88,18 @@ class AnalogPC:
         chip, seed = read_chip(prefix)
         self.reprogram = values["pc_analog_reprogram"]
         wanted = {name: values[f"pc_analog_{name}"] for name in (
-            "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices", "coarse")}
+            "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices", "coarse",
+            "share_tolerance")}
         wanted["blockamc"] = read((TABLE["analog_blockamc"],), prefix, inherit=True)["analog_blockamc"]
-        settings = Settings(chip=chip, seed=seed, prefix=prefix, noise=prefix + _leader(pc), **wanted)
+        tiles = read_tiles(prefix)
+        settings = Settings(chip=chip, seed=seed, prefix=prefix, noise=prefix + _leader(pc), tiles=tiles, **wanted)
         if settings != self.settings:
             self.settings = settings
             if self._levels:
                 self._free()
                 pc.getOperators()[1].stateIncrease()  # or PETSc would not set the PC up again
         if wants_help() and pc.getComm().rank == 0:
-            now = {**values, "analog_chip": chip.name, "analog_seed": seed}
+            now = {**values, "analog_chip": chip.name, "analog_seed": seed, "analog_tiles_per_rank": tiles}
             print(help_text("PC analog", PC_OPTIONS, prefix, now), end="")
             print(help_text("The emulated chip", CHIP_OPTIONS, "", now), end="")
 
@@ -232,17 +236,18 @@ class AnalogPC:
         self._levels = levels
         first_tile = 0
         near = near_null_vectors(matrix)
+        budget = Budget(settings.tiles) if settings.tiles is not None else None
         digital_coarse = stalled = False
         while True:
             current, level = matrices[-1], len(levels)
             size = current.getSize()[0]
             if size <= settings.largest_block and not (settings.levels == 1 and settings.core):
-                levels.append(CoarsestTile(current, settings, level, first_tile, self.programmings, floating))
+                levels.append(CoarsestTile(current, settings, level, first_tile, self.programmings, floating, budget))
                 break
             if level + 1 > settings.levels or (level + 1 == settings.levels and level > 0):
                 digital_coarse = True
                 break
-            smoother = Smoother(current, settings, level, first_tile, self.programmings, near)
+            smoother = Smoother(current, settings, level, first_tile, self.programmings, near, budget)
             levels.append(smoother)
             first_tile += smoother.tiles
             if settings.levels == 1:
@@ -257,6 +262,7 @@ class AnalogPC:
                 break
             coarse = galerkin(current, p)
             coarse.setBlockSize(p.getBlockSizes()[1])
+            smoother.locate(coarse)
             prolongations.append(p)
             matrices.append(coarse)
             self._owned += [p, coarse]
@@ -286,7 +292,7 @@ class AnalogPC:
             ProgrammingFailed: the user wants it on tiles, and they cannot hold it.
         """
         settings, size = self.settings, matrix.getSize()[0]
-        if settings.coarse == "digital":
+        if settings.coarse == "digital" or settings.tiles is not None:
             return None
         try:
             reach = settings.chip.tile_size << DEEPEST
@@ -376,6 +382,9 @@ class AnalogPC:
                 where = f"BlockAMC on {4**context.depth} arrays of {tile}" if context.depth else "one tile"
                 self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, {where}")
         complexity = sum(entries) / max(1.0, entries[0])
+        self.tile_use = tile_use(comm, self._levels, self.settings.tiles)
+        if self.tile_use is not None:
+            self._lines.append(str(self.tile_use))
         self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
 
     def _free(self) -> None:
@@ -388,4 +397,5 @@ class AnalogPC:
         for matrix in self._owned:
             matrix.destroy()
         self._levels, self._owned, self._fingerprint = [], [], b""
+        self.tile_use = None
         self._lines = []

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from analogpde.cost.ledger import Ledger
+from analogpde.cost.tiles import TileUse
 
 
 def larger(a: float, b: float) -> float:
@@ -53,6 +54,7 @@ class SolveRecord:
         forward_error_fp32: the same for a native float32 solve, None if not verified.
         description: lines that describe the preconditioner (levels, tiles), as -ksp_view prints.
         digital_parts: what of the corrections is digital though tiles take part, in words; '' if nothing.
+        tile_use: how a chip of few tiles is used, None if it has no limit.
     """
 
     prefix: str
@@ -71,6 +73,7 @@ class SolveRecord:
     forward_error_fp32: float | None = None
     description: str = ""
     digital_parts: str = ""
+    tile_use: TileUse | None = None
 
     @property
     def converged(self) -> bool:

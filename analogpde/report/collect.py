@@ -89,6 +89,7 @@ def _solve(prefix: str, summary: SolveSummary) -> Solve:
         digital_parts=worst.digital_parts,
         description=worst.description,
         operations=summary.operations,
+        tile_use=worst.tile_use.as_dict() if worst.tile_use is not None else None,
     )
 
 

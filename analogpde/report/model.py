@@ -60,6 +60,8 @@ class Solve:
         digital_parts: what of the corrections is digital though tiles take part; '' if nothing.
         description: lines that describe the preconditioner, as -ksp_view prints them.
         operations: counts of all solves together.
+        tile_use: limit, patches, tiles, shared, turning and reuse_factor of a chip with few tiles (the fields of
+            `analogpde.cost.TileUse`); None if the chip has no limit.
     """
 
     prefix: str
@@ -86,6 +88,7 @@ class Solve:
     digital_parts: str
     description: str
     operations: Ledger
+    tile_use: dict[str, float] | None = None
 
     @property
     def iterations_mean(self) -> float:

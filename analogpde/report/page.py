@@ -95,6 +95,8 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
                       "" if worst.forward_error_fp32 is None else native))
     counts = report.totals.operations
     tiles = f"{words.count(counts.tiles_programmed)} tiles programmed"
+    reuse = [solve.tile_use["reuse_factor"] for solve in report.solves if solve.tile_use]
+    tiles += f", reuse factor {max(reuse):.3g}" if reuse else ""
     return [*facts, ("INV shots", words.count(counts.inv_shots), tiles)]
 
 

@@ -22,6 +22,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "tiles_reprogrammed": ("tiles rewritten", "of these, because the first programming was unstable"),
     "host_flops": ("host flops", "in sparse products of refinement and tile multigrid"),
     "host_bytes": ("host bytes", "moved by those operations, as if nothing stayed in a cache"),
+    "tiles_multiplexed": ("tiles in turn", "of the programmed: again, because the chip has too few"),
 }
 """Label and meaning of each count of the ledger."""
 

@@ -34,6 +34,8 @@ OPTIONS = {
     "analog_adc_bits": [("0", "Write `none` for an ideal one"), ("25", "from 2 to 24")],
     "analog_programming_error": [("-0.1", "from 0 to 0.5"), ("nan", "from 0 to 0.5"), ("2 %", "a number")],
     "analog_read_noise": [("0.6", "from 0 to 0.5")],
+    "analog_tiles_per_rank": [("0", "from 1 up"), ("-2", "from 1 up"), ("many", "an integer")],
+    "pc_analog_share_tolerance": [("1", "from 0 to 0.1"), ("nan", "from 0 to 0.1")],
     "analog_seed": [("-1", "from 0"), ("1e3", "an integer")],
     "analog_chip": [("rram12", "Did you mean rram128?"), ("nosuch.json", "nosuch.json")],
     "ksp_analog_residual": [("sliecd", "Did you mean sliced?")],
