@@ -16,6 +16,7 @@ from analogpde.petsc.guard import report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother
 from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, wants_help
+from analogpde.petsc.partition import Partition
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
 
@@ -56,6 +57,10 @@ def _leader(pc: PETSc.PC) -> str:
     return f"@{rank}" if rank > 0 else ""
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 class AnalogPC:
     """The petsc4py context behind `-pc_type analog`. Every hook is collective."""
 
@@ -64,10 +69,12 @@ class AnalogPC:
         self.reprogram = "on_change"
         self.digital_parts: list[str] = []
         self.programmings = 0
+        self.partitionings = 0
         self._multigrid: PETSc.PC | None = None
         self._levels: list[Any] = []
         self._owned: list[PETSc.Mat] = []
-        self._fingerprint = b""
+        self._partitions: list[Partition] = []
+        self._fingerprint: tuple[bytes, bytes] | None = None
         self._lines: list[str] = []
         self._host = Ledger()
         self._warned = False
@@ -120,12 +127,12 @@ class AnalogPC:
         matrix, converted = as_aij(
             matrix, "matrix type of the preconditioning operator",
             "Tiles hold matrix entries: pass an assembled matrix as the second operator, KSPSetOperators(A, P).")
-        fingerprint = self._fingerprint_of(matrix) + bytes([nullity(matrix) > 0])
+        fingerprint = self._fingerprint_of(matrix)
         if self._levels and self.reprogram == "on_change" and fingerprint == self._fingerprint:
             if converted:
                 matrix.destroy()
             return
-        self._free()
+        self._free(partitions=not self._fingerprint or fingerprint[0] != self._fingerprint[0])
         if converted:
             self._owned.append(matrix)
         try:
@@ -201,28 +208,41 @@ class AnalogPC:
 
     __repr__ = describe
 
-    def _fingerprint_of(self, matrix: PETSc.Mat) -> bytes:
-        """Return a hash of this rank's rows, equal on all ranks only if no rank's rows changed. Collective."""
+    def _fingerprint_of(self, matrix: PETSc.Mat) -> tuple[bytes, bytes]:
+        """Return hashes of pattern and values: of all ranks' rows, the same on every rank. Collective."""
         comm = matrix.getComm().tompi4py()
 
-        def local() -> bytes:
+        def local() -> tuple[bytes, bytes]:
             indptr, indices, values = matrix.getValuesCSR()
             if not np.isfinite(values).all():
                 raise InvalidInput("matrix entries", "NaN or infinity", "finite numbers", "Check the assembly.")
             if values.size == 0 or not values.any():
                 zero.append(True)
-            digest = hashlib.blake2b(digest_size=16)
-            for array in (indptr, indices, values):
-                digest.update(np.ascontiguousarray(array).data)
-            return digest.digest()
+            pattern, numbers = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+            for array in (indptr, indices):
+                pattern.update(np.ascontiguousarray(array).data)
+            numbers.update(np.ascontiguousarray(values).data)
+            return pattern.digest(), numbers.digest()
 
         zero: list[bool] = []
         own = together(comm, local)
-        parts = comm.allgather((own, bool(zero)))
-        if all(empty for _, empty in parts):
+        parts = comm.allgather((*own, bool(zero)))
+        if all(empty for *_, empty in parts):
             raise InvalidInput("matrix", "all entries zero", "a nonsingular matrix",
                                "Was the matrix assembled before the solver was set up?")
-        return b"".join(part for part, _ in parts)
+        kind = bytes([matrix.getBlockSize() % 256, nullity(matrix) > 0])
+        return kind + b"".join(part[0] for part in parts), b"".join(part[1] for part in parts)
+
+    def _partition(self, matrix: PETSc.Mat, level: int) -> Partition:
+        """Return the level's partition: the one it has, if that fits the new values, or a new one. Collective."""
+        settings = self.settings
+        if level < len(self._partitions) and not self._partitions[level].keeps(matrix):
+            self._drop_partitions(level)
+        if level == len(self._partitions):
+            self.partitionings += level == 0
+            self._partitions.append(Partition(matrix, settings.largest_block, core=settings.core,
+                                              overlap=settings.overlap, strength=settings.strength))
+        return self._partitions[level]
 
     def _build(self, pc: PETSc.PC, matrix: PETSc.Mat) -> None:
         settings = self.settings
@@ -242,12 +262,16 @@ class AnalogPC:
             if level + 1 > settings.levels or (level + 1 == settings.levels and level > 0):
                 digital_coarse = True
                 break
-            smoother = Smoother(current, settings, level, first_tile, self.programmings, near)
+            partition = self._partition(current, level)
+            smoother = Smoother(current, settings, level, first_tile, self.programmings, near, partition)
             levels.append(smoother)
             first_tile += smoother.tiles
             if settings.levels == 1:
                 break
-            p, near = smoother.prolongation(current)
+            p, near, columns = smoother.prolongation(current)
+            if partition.columns is not None and not np.array_equal(columns, partition.columns):
+                self._drop_partitions(level + 1)  # the next level has other unknowns now
+            partition.columns = columns
             if p.getSize()[1] > STALLED * size or p.getSize()[1] == 0:
                 stalled = p.getSize()[1] > 0
                 p.destroy()
@@ -271,6 +295,9 @@ class AnalogPC:
                 f"{settings.largest_block} are too small to coarsen this matrix. One-level Schwarz needs more "
                 "iterations the larger the problem; use a larger tile.")
         self._describe_levels(matrices)
+        programmed, cut = self.programmings + 1, self.partitionings
+        self._lines.append(f"programmed {_times(programmed)}, cut into patches {_times(cut)}"
+                           + (": partition re-used" if cut < programmed else ""))
         self._count_host(matrices, prolongations)
         self.digital_parts = []
         if len(levels) > 1:
@@ -378,7 +405,7 @@ class AnalogPC:
         complexity = sum(entries) / max(1.0, entries[0])
         self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
 
-    def _free(self) -> None:
+    def _free(self, *, partitions: bool = True) -> None:
         if self._multigrid is not None:
             self._multigrid.destroy()
             self._multigrid = None
@@ -387,5 +414,12 @@ class AnalogPC:
                 context.free()
         for matrix in self._owned:
             matrix.destroy()
-        self._levels, self._owned, self._fingerprint = [], [], b""
+        self._levels, self._owned, self._fingerprint = [], [], None
         self._lines = []
+        if partitions:
+            self._drop_partitions(0)
+
+    def _drop_partitions(self, first: int) -> None:
+        for partition in self._partitions[first:]:
+            partition.free()
+        del self._partitions[first:]
