@@ -125,6 +125,8 @@ PC_OPTIONS = (
     Option("pc_analog_coarse", "choice", "auto", "How a last level larger than a tile is solved. blockamc: on tiles by "
            "block elimination, up to 4 times a tile; digital: LU on every rank; auto: blockamc where tiles can hold "
            "it, else digital.", choices=("auto", "blockamc", "digital")),
+    Option("pc_analog_rank_unknowns", "int", 500, "Fewest unknowns a rank on a coarse level: smaller levels live on "
+           "fewer ranks. 0: on all of them.", low=0),
     Option("pc_analog_reprogram", "choice", "on_change", "When PETSc sets the operator again: program if its values "
            "changed, always, or never.", choices=("on_change", "always", "never")),
 )

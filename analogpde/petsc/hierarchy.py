@@ -22,7 +22,7 @@ from analogpde.patches.blocks import (
 from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
 from analogpde.petsc import log
 from analogpde.petsc.guard import soft, together
-from analogpde.petsc.partition import Partition
+from analogpde.petsc.partition import Partition, agglomerated
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import Bank, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
@@ -45,8 +45,8 @@ class Settings:
         chip, seed: the machine.
         prefix: options prefix.
         noise: name that keys the noise, so that two matrices never share draws.
-        levels, core, overlap, strength, truncation, shift, slices, coarse_slices, blockamc, coarse: the options of that
-            name.
+        levels, core, overlap, strength, truncation, shift, slices, coarse_slices, blockamc, coarse, rank_unknowns: the
+            options of that name.
     """
 
     chip: Chip
@@ -61,6 +61,7 @@ class Settings:
     shift: float = 0.5
     slices: int | None = None
     coarse_slices: int = 2
+    rank_unknowns: int = 500
     blockamc: int = 0
     coarse: str = "auto"
 
@@ -158,13 +159,14 @@ class Smoother:
         Each core has one coarse unknown for each near-null vector: the vector cut to the core, smoothed by exact local
         solves, P ← P − ω M_RAS (A P), twice, and truncated: entries below the truncation of their row's largest are
         dropped and the rest changed so that P still gives the near-null vectors. The block size of the coarse space
-        is the number of near-null vectors.
+        is the number of near-null vectors. Too few coarse unknowns for all ranks are owned by some of them.
         """
         comm = matrix.getComm().tompi4py()
         local, patches, width = self.seen.matrix, self.patches, self.near.shape[1]
         coupled = np.flatnonzero(patches.coupled)
         number = np.full(patches.count, -1, np.int64)
-        first, nodes = _first_of_rank(comm, len(coupled))
+        bounds = np.cumsum([0, *comm.allgather(len(coupled))])
+        first, nodes = int(bounds[comm.rank]), int(bounds[-1])
         number[coupled] = first + np.arange(len(coupled))
         node, total = number[patches.label], nodes * width
         values, factors = tentative(patches, local.first, self.near)
@@ -199,14 +201,13 @@ class Smoother:
         used = np.zeros(total, np.int64)
         comm.Allreduce(np.bincount(p.indices, minlength=total).astype(np.int64), used)
         kept = np.flatnonzero(used)
-        begin = first * width
-        end = begin + len(coupled) * width
-        mine = int(np.count_nonzero(used[begin:end]))
+        shares = agglomerated(np.diff(np.searchsorted(kept, bounds * width)), self.settings.rank_unknowns)
+        begin, mine = int(shares[: comm.rank].sum()), int(shares[comm.rank])
         out = _assemble(p[:, kept], (sizes[0], (mine, len(kept))), matrix.getComm())
         # nodes of too few unknowns for all near-null vectors have fewer columns: then there is no block size
         if width > 1 and len(kept) % width == 0 and (kept.reshape(-1, width) % width == np.arange(width)).all():
             out.setBlockSizes(1, width)
-        return out, coarse_near[begin:end][used[begin:end] > 0], np.append(kept, width)
+        return out, coarse_near[kept[begin : begin + mine]], np.append(kept, width)
 
     def truncation(self) -> float:
         """Return the truncation of P, by measurement (docs/method.md).

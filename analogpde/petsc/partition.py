@@ -19,6 +19,31 @@ ONE_WAY = 0.1
 STRENGTH, STRENGTH_ONE_WAY = 0.25, 0.4
 
 
+def agglomerated(counts: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
+    """Return how many unknowns each rank shall own so that the owners are few; the numbering stays.
+
+    Args:
+        counts: unknowns on each rank as they arise.
+        fewest: unknowns a rank must have on average, or neighbouring ranks are put together and the first of them owns
+            what all have. 0 leaves everything where it is.
+
+    Returns:
+        Counts of the same sum, most of them 0 on a small level.
+    """
+    total, owners = int(counts.sum()), int(np.count_nonzero(counts))
+    groups = max(1, total // max(1, fewest))
+    if groups >= owners:
+        return counts
+    middle = np.cumsum(counts) - 0.5 * counts
+    group = np.minimum((middle * groups / total).astype(np.int64), groups - 1)
+    out = np.zeros_like(counts)
+    for g in range(groups):
+        ranks = np.flatnonzero((group == g) & (counts > 0))
+        if len(ranks):
+            out[ranks[0]] = counts[ranks].sum()
+    return out
+
+
 class Seen:
     """The rows that this rank's patches may reach, and the scatter that fetches a vector's entries for them.
 

@@ -93,7 +93,8 @@ class AnalogPC:
         chip, seed = read_chip(prefix)
         self.reprogram = values["pc_analog_reprogram"]
         wanted = {name: values[f"pc_analog_{name}"] for name in (
-            "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices", "coarse")}
+            "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices", "coarse",
+            "rank_unknowns")}
         wanted["blockamc"] = read((TABLE["analog_blockamc"],), prefix, inherit=True)["analog_blockamc"]
         settings = Settings(chip=chip, seed=seed, prefix=prefix, noise=prefix + _leader(pc), **wanted)
         if settings != self.settings:
@@ -388,6 +389,8 @@ class AnalogPC:
         for depth, context in enumerate(self._levels):
             size = matrices[depth].getSize()[0]
             fill = f"{entries[depth] / max(1, size):.1f} entries a row"
+            if comm.size > 1:
+                fill += f", {comm.allreduce(int(matrices[depth].getLocalSize()[0] > 0))} of {comm.size} ranks"
             if isinstance(context, Smoother):
                 lines = comm.allreduce(context.bank.lines)
                 shift = comm.allreduce(context.bank.shift * context.bank.count) / max(1, context.tiles)
