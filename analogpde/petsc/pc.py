@@ -389,16 +389,15 @@ class AnalogPC:
         for depth, context in enumerate(self._levels):
             size = matrices[depth].getSize()[0]
             fill = f"{entries[depth] / max(1, size):.1f} entries a row"
-            if comm.size > 1:
-                fill += f", {comm.allreduce(int(matrices[depth].getLocalSize()[0] > 0))} of {comm.size} ranks"
+            ranks = comm.allreduce(int(matrices[depth].getLocalSize()[0] > 0))
+            where = f" on {ranks} of {comm.size} ranks" if comm.size > 1 else ""
             if isinstance(context, Smoother):
                 lines = comm.allreduce(context.bank.lines)
                 shift = comm.allreduce(context.bank.shift * context.bank.count) / max(1, context.tiles)
-                again = comm.allreduce(context.bank.programmed.tiles_reprogrammed)
                 self._lines.append(
-                    f"level {depth}: {size} unknowns, {fill}, {context.tiles} {noun}, mean core "
+                    f"level {depth}: {size} unknowns, {fill}, {context.tiles} {noun}{where}, mean core "
                     f"{size / max(1, context.tiles):.0f}, mean patch {lines / max(1, context.tiles):.0f}, shift "
-                    f"{shift:.3g}, {again} programmed again")
+                    f"{shift:.3g}")
             elif context is None:
                 self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, digital LU on every rank")
             else:
@@ -407,6 +406,16 @@ class AnalogPC:
                 self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, {where}")
         complexity = sum(entries) / max(1.0, entries[0])
         self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
+        self._lines.append(self._health(comm))
+
+    def _health(self, comm: MPI.Comm) -> str:
+        """Return what probe shots of all tiles of all levels have shown. Collective."""
+        banks = [context.bank for context in self._levels if context is not None]
+        smallest = comm.allreduce(min((bank.smallest for bank in banks), default=np.inf), op=MPI.MIN)
+        delta = comm.allreduce(max((bank.delta for bank in banks), default=0.0), op=MPI.MAX)
+        again = comm.allreduce(sum(bank.programmed.tiles_reprogrammed for bank in banks))
+        return (f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
+                f"{1 / smallest:.2g} times), read noise δ = {delta:.2g} (limit 1), {again} tiles programmed again")
 
     def _free(self, *, partitions: bool = True) -> None:
         if self._multigrid is not None:
