@@ -14,7 +14,7 @@ from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.petsc import log
 from analogpde.petsc.guard import report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother
-from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity
+from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, wants_help
 from analogpde.petsc.partition import Partition
 from analogpde.petsc.stack import MPI, PETSc
@@ -137,6 +137,7 @@ class AnalogPC:
         if converted:
             self._owned.append(matrix)
         try:
+            refuse_zero_diagonal(matrix)
             self._build(pc, matrix)
         except BaseException:
             self._free()

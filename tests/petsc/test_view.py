@@ -15,8 +15,8 @@ import numpy as np
 n = 300
 A = PETSc.Mat().createAIJ([n, n], nnz=3)
 for i in range(*A.getOwnershipRange()):
-    A.setValues(i, [j for j in (i - 1, i, i + 1) if 0 <= j < n], [(-1.0, 2.0, -1.0)[j - i + 1] for j in (i - 1, i, i + 1)
-                                                              if 0 <= j < n])
+    for j in range(max(0, i - 1), min(n, i + 2)):
+        A.setValue(i, j, 2.0 if i == j else -1.0)
 A.assemble()
 ksp = PETSc.KSP().create()
 ksp.setOperators(A)
