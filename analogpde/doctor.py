@@ -241,7 +241,7 @@ def extras() -> Iterable[Finding]:
         if importlib.util.find_spec(name):
             yield Finding(name, "ok", f"{importlib.metadata.version(name)}, for {purpose}")
         else:
-            yield Finding(name, "optional", f"absent; for {purpose}", f"{pip()} install 'analogpde[{extra}]'")
+            yield Finding(name, "optional", f"absent; for {purpose}", f"{pip()} install {group(extra)}")
     spice = shutil.which("ngspice")
     if spice:
         yield Finding("ngspice", "ok", f"{spice}, for comparing tiles with a circuit simulator")
@@ -252,6 +252,14 @@ def extras() -> Iterable[Finding]:
 def pip() -> str:
     """Return the pip command of this interpreter."""
     return f"{shlex.quote(sys.executable)} -m pip"
+
+
+def group(name: str) -> str:
+    """Return what pip is told to install for an optional group of packages: from the source tree if this is one."""
+    root = Path(__file__).parents[1]
+    if (root / "pyproject.toml").exists():
+        return "-e " + shlex.quote(f"{root}[{name}]")
+    return f"'analogpde[{name}]'"
 
 
 def first_line(error: BaseException) -> str:

@@ -127,6 +127,8 @@ PC_OPTIONS = (
            "it, else digital.", choices=("auto", "blockamc", "digital")),
     Option("pc_analog_share_tolerance", "real", 1e-6, "With -analog_tiles_per_rank: patches share a tile if the "
            "entries of their matrices, scaled to a unit diagonal, differ by no more.", low=0.0, high=0.1),
+    Option("pc_analog_rank_unknowns", "int", 500, "Fewest unknowns a rank on a coarse level: smaller levels live on "
+           "fewer ranks. 0: on all of them.", low=0),
     Option("pc_analog_reprogram", "choice", "on_change", "When PETSc sets the operator again: program if its values "
            "changed, always, or never.", choices=("on_change", "always", "never")),
 )

@@ -360,3 +360,13 @@ def test_an_exception_on_one_process_is_pythons_own(script, comm):
     done = python("-m", "analogpde", script("raise ValueError('plain')"))
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("ValueError: plain")
+
+
+def test_the_doctor_installs_extras_from_the_source_tree_it_runs_from(monkeypatch, tmp_path):
+    from analogpde import doctor as module
+
+    root = Path(module.__file__).parents[1]
+    assert (root / "pyproject.toml").exists()
+    assert module.group("test") == f"-e '{root}[test]'"
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "analogpde" / "doctor.py"))
+    assert module.group("test") == "'analogpde[test]'"

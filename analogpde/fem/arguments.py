@@ -95,6 +95,10 @@ def parse(argv: Sequence[str], known: Mapping[str, Option]) -> tuple[dict[str, A
 
 def _refuse_misspelt(name: str, known: Mapping[str, Option]) -> None:
     """Raise if `name`, which is not ours, is one slip away from a longer name that is."""
+    if len(name) <= 3:  # PETSc has no such short options but -h, -v and -i…
+        near = did_you_mean(name.lower(), [candidate for candidate in known if len(candidate) <= 3])
+        if near:
+            raise InvalidInput("unknown option", f"-{name}", "those that -help lists", near.replace("mean ", "mean -"))
     near = did_you_mean(name, [candidate for candidate in known if len(candidate) > 2])
     if not near:
         return

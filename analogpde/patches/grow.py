@@ -384,7 +384,8 @@ def _unknowns_of(patches: Patches, block: int) -> Patches:
     """Return patches of nodes as patches of unknowns, those of a node side by side."""
     index = patches.index[:, :, None] * block + np.arange(block)
     index[patches.index < 0] = -1
-    return Patches(np.ascontiguousarray(index.reshape(patches.count, -1)), patches.core * np.int32(block),
+    flat = index.reshape(patches.count, patches.index.shape[1] * block)
+    return Patches(np.ascontiguousarray(flat), patches.core * np.int32(block),
                    patches.size * np.int32(block), np.repeat(patches.label, block), patches.coupled)
 
 

@@ -21,10 +21,10 @@ from analogpde.patches.blocks import (
     local_solves,
     scatter_cores,
 )
-from analogpde.patches.grow import LocalMatrix, Patches, make_patches, unsymmetry
 from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import soft, together
+from analogpde.petsc.partition import Partition, agglomerated
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import Bank, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
@@ -35,10 +35,6 @@ SHOTS_OF_A_PROGRAMMING = 1 << 20  # room in the numbering of shots, so that no t
 SMOOTHING_SWEEPS = 2
 SMOOTHING_WEIGHT = 0.9  # measured on the prototype: 0.8…1 give the same counts
 
-# Where the two directions of couplings differ by this fraction of them, convection rules: cores follow the flow more
-# closely. By measurement, docs/method.md.
-ONE_WAY = 0.1
-STRENGTH, STRENGTH_ONE_WAY = 0.25, 0.4
 # What rounding to one slice may add to the diagonal, on average, before a second slice is worth its cells.
 COARSE_ROUNDING = 0.05
 SAMPLE = 64  # tiles of a rank that it is measured on
@@ -52,8 +48,8 @@ class Settings:
         chip, seed: the machine.
         prefix: options prefix.
         noise: name that keys the noise, so that two matrices never share draws.
-        levels, core, overlap, strength, truncation, shift, slices, coarse_slices, blockamc, coarse, share_tolerance: the
-            options of that name.
+        levels, core, overlap, strength, truncation, shift, slices, coarse_slices, blockamc, coarse, rank_unknowns,
+            share_tolerance: the options of that name.
         tiles: that one rank's chip has; None is as many as wanted.
     """
 
@@ -69,6 +65,7 @@ class Settings:
     shift: float = 0.5
     slices: int | None = None
     coarse_slices: int = 2
+    rank_unknowns: int = 500
     blockamc: int = 0
     coarse: str = "auto"
     share_tolerance: float = 1e-6
@@ -84,76 +81,6 @@ class Settings:
     def largest_block(self) -> int:
         """Rows of the largest block that tiles solve."""
         return self.chip.tile_size << self.blockamc
-
-
-class Seen:
-    """The rows that this rank's patches may reach, and the scatter that fetches a vector's entries for them.
-
-    Collective. Rows are fetched once, as one ghosted submatrix a rank.
-    """
-
-    def __init__(self, matrix: PETSc.Mat, overlap: int, block: int = 1) -> None:
-        comm = matrix.getComm()
-        begin, end = matrix.getOwnershipRange()
-        if comm.size == 1:
-            indptr, indices, values = matrix.getValuesCSR()
-            self.rows = np.arange(end, dtype=PETSc.IntType)
-            self._scatter = None
-        else:
-            reach = PETSc.IS().createStride(end - begin, begin, 1, comm=PETSc.COMM_SELF)
-            if overlap:
-                matrix.increaseOverlap(reach, overlap)
-            nodes = np.unique(reach.getIndices() // block)
-            self.rows = (nodes[:, None] * block + np.arange(block)).ravel().astype(PETSc.IntType)  # whole nodes
-            reach.destroy()
-            reach = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
-            part = matrix.createSubMatrices([reach], [reach])[0]
-            indptr, indices, values = part.getValuesCSR()
-            part.destroy()
-            self._ghosted = PETSc.Vec().createSeq(len(self.rows), comm=PETSc.COMM_SELF)
-            template = matrix.createVecRight()
-            self._scatter = PETSc.Scatter().create(template, reach, self._ghosted, None)
-            template.destroy()
-            reach.destroy()
-        first = int(np.searchsorted(self.rows, begin))
-        self.matrix = LocalMatrix(indptr.astype(np.int64), indices.astype(np.int64), values, first, end - begin)
-
-    def fetch(self, vector: PETSc.Vec) -> NDArray[np.float64]:
-        """Return the entries of a vector that this rank sees. Collective."""
-        if self._scatter is None:
-            return np.asarray(vector.array_r)
-        self._scatter.scatter(vector, self._ghosted, addv=PETSc.InsertMode.INSERT_VALUES,
-                              mode=PETSc.ScatterMode.FORWARD)
-        return np.asarray(self._ghosted.array_r)
-
-    def add(self, values: NDArray[np.float64], out: PETSc.Vec) -> None:
-        """Set a vector to the sum of what all ranks have for its entries, in local numbering. Collective."""
-        if self._scatter is None:
-            out.array[:] = values
-            return
-        self._ghosted.array[:] = values
-        out.set(0.0)
-        self._scatter.scatter(self._ghosted, out, addv=PETSc.InsertMode.ADD_VALUES, mode=PETSc.ScatterMode.REVERSE)
-
-    def rows_of(self, matrix: PETSc.Mat) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-        """Return the seen rows of another matrix with the same row layout, CSR in global columns. Collective."""
-        if self._scatter is None:
-            indptr, indices, values = matrix.getValuesCSR()
-        else:
-            rows = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
-            columns = PETSc.IS().createStride(matrix.getSize()[1], 0, 1, comm=PETSc.COMM_SELF)
-            part = matrix.createSubMatrices([rows], [columns])[0]
-            indptr, indices, values = part.getValuesCSR()
-            for thing in (part, rows, columns):
-                thing.destroy()
-        return indptr.astype(np.int64), indices.astype(np.int64), values
-
-    def free(self) -> None:
-        """Free PETSc objects."""
-        if self._scatter is not None:
-            self._scatter.destroy()
-            self._ghosted.destroy()
-            self._scatter = None
 
 
 def program(
@@ -194,33 +121,19 @@ class Smoother:
         first_tile: first global tile id of this level.
         programming: how often this preconditioner was programmed before; each time has errors of its own.
         near: near-null vectors on the owned unknowns, shape (owned, k).
+        partition: of this level, with the matrix's values; it belongs to the caller.
         budget: tiles of this rank's chip that are free; None: no end of them.
     """
 
     def __init__(
         self, matrix: PETSc.Mat, settings: Settings, level: int, first_tile: int, programming: int,
-        near: NDArray[np.float64], budget: Budget | None = None,
+        near: NDArray[np.float64], partition: Partition, budget: Budget | None = None,
     ) -> None:
         comm = matrix.getComm().tompi4py()
         self.settings, self.level, self.near = settings, level, near
-        self.patches: Patches
-        self.boxes: NDArray[np.int64] | None = None
-        block = matrix.getBlockSize()
-        with log.EVENTS["Partition"]:
-            self.seen = Seen(matrix, settings.overlap, block)
-            local = self.seen.matrix
-            # a small level gets smaller cores, so that at least two levels of cores remain meaningful
-            threshold = settings.strength
-            if threshold is None:
-                one_way, total = comm.allreduce(np.array(unsymmetry(local)))
-                threshold = STRENGTH if one_way <= ONE_WAY * total else STRENGTH_ONE_WAY
-            found = self._box_patches(matrix, block, threshold) if budget is not None else None
-            if found is not None:
-                self.patches, self.boxes = found
-            else:
-                self.patches = together(comm, lambda: make_patches(
-                    local, settings.largest_block, core=settings.core, overlap=settings.overlap, threshold=threshold,
-                    block=block))
+        self.seen, self.patches, local = partition.seen, partition.patches, partition.seen.matrix
+        self._boxes = partition.boxes
+        self._places: NDArray[np.int64] | None = None
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
         # so it is in 3-D: one near-null vector 1.2…2.3 against 0.8…1.1 in 2-D, several 3 against 1…1.3
@@ -236,23 +149,6 @@ class Smoother:
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
         self._work = np.zeros((self.patches.count, self.patches.index.shape[1]))
-
-    def _box_patches(
-        self, matrix: PETSc.Mat, block: int, threshold: float,
-    ) -> tuple[Patches, NDArray[np.int64]] | None:
-        """Return patches around boxes, if the matrix has coordinates that allow it. Collective."""
-        own = lattice.attached(matrix)
-        if own is None:
-            return None
-        vector = matrix.createVecRight()
-        points = np.empty((self.seen.matrix.rows, own.shape[1]))
-        for d in range(own.shape[1]):
-            vector.array[:] = own[:, d]
-            points[:, d] = self.seen.fetch(vector)
-        vector.destroy()
-        return lattice.make_box_patches(
-            matrix.getComm().tompi4py(), self.seen.matrix, points, self.settings.chip.tile_size,
-            core=self.settings.core, overlap=self.settings.overlap, threshold=threshold, block=block)
 
     def correct(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
         """One shot of every tile; each unknown takes the answer of the patch whose core it is in. Collective."""
@@ -290,19 +186,20 @@ class Smoother:
         """petsc4py hook: y ≈ A⁻ᵀ x."""
         self.correct_transposed(x, y)
 
-    def prolongation(self, matrix: PETSc.Mat) -> tuple[PETSc.Mat, NDArray[np.float64]]:
-        """Return the coarse space and the near-null vectors in it. Collective.
+    def prolongation(self, matrix: PETSc.Mat) -> tuple[PETSc.Mat, NDArray[np.float64], NDArray[np.int64]]:
+        """Return the coarse space, the near-null vectors in it, and what names its columns. Collective.
 
         Each core has one coarse unknown for each near-null vector: the vector cut to the core, smoothed by exact local
         solves, P ← P − ω M_RAS (A P), twice, and truncated: entries below the truncation of their row's largest are
         dropped and the rest changed so that P still gives the near-null vectors. The block size of the coarse space
-        is the number of near-null vectors.
+        is the number of near-null vectors. Too few coarse unknowns for all ranks are owned by some of them.
         """
         comm = matrix.getComm().tompi4py()
         local, patches, width = self.seen.matrix, self.patches, self.near.shape[1]
         coupled = np.flatnonzero(patches.coupled)
         number = np.full(patches.count, -1, np.int64)
-        first, nodes = _first_of_rank(comm, len(coupled))
+        bounds = np.cumsum([0, *comm.allgather(len(coupled))])
+        first, nodes = int(bounds[comm.rank]), int(bounds[-1])
         number[coupled] = first + np.arange(len(coupled))
         node, total = number[patches.label], nodes * width
         values, factors = tentative(patches, local.first, self.near)
@@ -337,21 +234,21 @@ class Smoother:
         used = np.zeros(total, np.int64)
         comm.Allreduce(np.bincount(p.indices, minlength=total).astype(np.int64), used)
         kept = np.flatnonzero(used)
-        begin = first * width
-        end = begin + len(coupled) * width
-        mine = int(np.count_nonzero(used[begin:end]))
+        shares = agglomerated(np.diff(np.searchsorted(kept, bounds * width)), self.settings.rank_unknowns)
+        begin, mine = int(shares[: comm.rank].sum()), int(shares[comm.rank])
         out = _assemble(p[:, kept], (sizes[0], (mine, len(kept))), matrix.getComm())
-        if self.boxes is not None:
-            self.boxes = np.repeat(self.boxes[coupled], width, axis=0)[used[begin:end] > 0]
+        if self._boxes is not None:
+            places = np.concatenate(comm.allgather(self._boxes[coupled]))
+            self._places = np.repeat(places, width, axis=0)[kept[begin : begin + mine]]
         # nodes of too few unknowns for all near-null vectors have fewer columns: then there is no block size
         if width > 1 and len(kept) % width == 0 and (kept.reshape(-1, width) % width == np.arange(width)).all():
             out.setBlockSizes(1, width)
-        return out, coarse_near[begin:end][used[begin:end] > 0]
+        return out, coarse_near[kept[begin : begin + mine]], np.append(kept, width)
 
     def locate(self, coarse: PETSc.Mat) -> None:
         """Give the coarse unknowns, once there are any, the places of their boxes for coordinates. Collective."""
-        if self.boxes is not None:
-            lattice.attach(coarse, self.boxes.astype(np.float64))
+        if self._places is not None:
+            lattice.attach(coarse, self._places.astype(np.float64))
 
     def truncation(self) -> float:
         """Return the truncation of P, by measurement (docs/method.md).
@@ -366,9 +263,8 @@ class Smoother:
         return 0.15 if self.settings.largest_block <= 32 or self.mostly_border else 0.05
 
     def free(self) -> None:
-        """Free PETSc objects and tile memory."""
-        self.seen.free()
-        for name in ("bank", "patches", "_work"):
+        """Free tile memory; the partition may serve again."""
+        for name in ("bank", "patches", "seen", "_work"):
             self.__dict__.pop(name, None)
 
 

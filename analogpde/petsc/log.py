@@ -111,12 +111,15 @@ def _last_word(kind: type[BaseException], error: BaseException, trace: Traceback
     """Print an uncaught exception as always, and behind all of PETSc's lines what analogpde had to say."""
     _excepthook(kind, error, trace)
     ours = cause(error)
+    if ours is not None and not PETSc.Options().hasName("options_left"):
+        PETSc.Options().setValue("options_left", "no")  # what a program did not come to read is no mistake of its user
     if ours is not None and ours is not error:
         sys.stderr.write(f"analogpde: {ours}\n")
 
 
 def start() -> None:
     """Check the option names given on the command line and arrange for the report at the end."""
+    sys.excepthook = _last_word
     guard_names()
     target = read(REPORT_OPTIONS, "")["analog_report"]
     if target:
@@ -124,7 +127,6 @@ def start() -> None:
 
         targets(target)
     _session.options.update({name: str(value) for name, value in PETSc.Options().getAll().items()})
-    sys.excepthook = _last_word
     atexit.register(_at_exit)  # runs before petsc4py's own, which was registered earlier
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.errors import InvalidInput
+from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.petsc.stack import MPI, PETSc
 
 COORDINATES = "coordinates"
@@ -75,6 +75,31 @@ def as_aij(matrix: PETSc.Mat, what: str, remedy: str) -> tuple[PETSc.Mat, bool]:
     if points is not None:
         converted.compose(COORDINATES, points)
     return converted, True
+
+
+def refuse_zero_diagonal(matrix: PETSc.Mat) -> None:
+    """Refuse a matrix with zeros on its diagonal, which no closed-loop tile holds as a stable circuit. Collective.
+
+    Raises:
+        ProgrammingFailed: on every rank; names the first such row.
+    """
+    comm = matrix.getComm().tompi4py()
+    begin, _ = matrix.getOwnershipRange()
+    diagonal = matrix.getDiagonal()
+    zeros = begin + np.flatnonzero(diagonal.array_r == 0.0)
+    diagonal.destroy()
+    mine = int(zeros[0]) if len(zeros) else matrix.getSize()[0]
+    count, row = comm.allreduce(len(zeros)), comm.allreduce(mine, op=MPI.MIN)
+    if not count:
+        return
+    empty = comm.allreduce(bool(row == mine and not np.any(matrix.getRow(row)[1])))
+    others = f" and {count - 1} more" if count > 1 else ""
+    why = "Saddle-point systems need a block preconditioner (-pc_type fieldsplit) with tiles inside."
+    if empty:
+        why = ("Nothing else is in that row either: is it an unknown that no equation was assembled for, or a "
+               "prescribed one without its 1?")
+    raise ProgrammingFailed(f"row {row} of the matrix{others} has a zero diagonal, which no INV tile holds as a stable "
+                            f"circuit. {why}")
 
 
 def galerkin(matrix: PETSc.Mat, prolongation: PETSc.Mat) -> PETSc.Mat:

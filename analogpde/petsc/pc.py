@@ -14,8 +14,9 @@ from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.petsc import log
 from analogpde.petsc.guard import report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
-from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity
+from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
+from analogpde.petsc.partition import Partition
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
 from analogpde.tile.sharing import Budget
@@ -57,6 +58,10 @@ def _leader(pc: PETSc.PC) -> str:
     return f"@{rank}" if rank > 0 else ""
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 class AnalogPC:
     """The petsc4py context behind `-pc_type analog`. Every hook is collective."""
 
@@ -66,10 +71,12 @@ class AnalogPC:
         self.digital_parts: list[str] = []
         self.tile_use: TileUse | None = None
         self.programmings = 0
+        self.partitionings = 0
         self._multigrid: PETSc.PC | None = None
         self._levels: list[Any] = []
         self._owned: list[PETSc.Mat] = []
-        self._fingerprint = b""
+        self._partitions: list[Partition] = []
+        self._fingerprint: tuple[bytes, bytes] | None = None
         self._lines: list[str] = []
         self._host = Ledger()
         self._warned = False
@@ -89,7 +96,7 @@ class AnalogPC:
         self.reprogram = values["pc_analog_reprogram"]
         wanted = {name: values[f"pc_analog_{name}"] for name in (
             "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices", "coarse",
-            "share_tolerance")}
+            "rank_unknowns", "share_tolerance")}
         wanted["blockamc"] = read((TABLE["analog_blockamc"],), prefix, inherit=True)["analog_blockamc"]
         tiles = read_tiles(prefix)
         settings = Settings(chip=chip, seed=seed, prefix=prefix, noise=prefix + _leader(pc), tiles=tiles, **wanted)
@@ -124,15 +131,16 @@ class AnalogPC:
         matrix, converted = as_aij(
             matrix, "matrix type of the preconditioning operator",
             "Tiles hold matrix entries: pass an assembled matrix as the second operator, KSPSetOperators(A, P).")
-        fingerprint = self._fingerprint_of(matrix) + bytes([nullity(matrix) > 0])
+        fingerprint = self._fingerprint_of(matrix)
         if self._levels and self.reprogram == "on_change" and fingerprint == self._fingerprint:
             if converted:
                 matrix.destroy()
             return
-        self._free()
+        self._free(partitions=not self._fingerprint or fingerprint[0] != self._fingerprint[0])
         if converted:
             self._owned.append(matrix)
         try:
+            refuse_zero_diagonal(matrix)
             self._build(pc, matrix)
         except BaseException:
             self._free()
@@ -205,28 +213,42 @@ class AnalogPC:
 
     __repr__ = describe
 
-    def _fingerprint_of(self, matrix: PETSc.Mat) -> bytes:
-        """Return a hash of this rank's rows, equal on all ranks only if no rank's rows changed. Collective."""
+    def _fingerprint_of(self, matrix: PETSc.Mat) -> tuple[bytes, bytes]:
+        """Return hashes of pattern and values: of all ranks' rows, the same on every rank. Collective."""
         comm = matrix.getComm().tompi4py()
 
-        def local() -> bytes:
+        def local() -> tuple[bytes, bytes]:
             indptr, indices, values = matrix.getValuesCSR()
             if not np.isfinite(values).all():
                 raise InvalidInput("matrix entries", "NaN or infinity", "finite numbers", "Check the assembly.")
             if values.size == 0 or not values.any():
                 zero.append(True)
-            digest = hashlib.blake2b(digest_size=16)
-            for array in (indptr, indices, values):
-                digest.update(np.ascontiguousarray(array).data)
-            return digest.digest()
+            pattern, numbers = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+            for array in (indptr, indices):
+                pattern.update(np.ascontiguousarray(array).data)
+            numbers.update(np.ascontiguousarray(values).data)
+            return pattern.digest(), numbers.digest()
 
         zero: list[bool] = []
         own = together(comm, local)
-        parts = comm.allgather((own, bool(zero)))
-        if all(empty for _, empty in parts):
+        parts = comm.allgather((*own, bool(zero)))
+        if all(empty for *_, empty in parts):
             raise InvalidInput("matrix", "all entries zero", "a nonsingular matrix",
                                "Was the matrix assembled before the solver was set up?")
-        return b"".join(part for part, _ in parts)
+        kind = bytes([matrix.getBlockSize() % 256, nullity(matrix) > 0])
+        return kind + b"".join(part[0] for part in parts), b"".join(part[1] for part in parts)
+
+    def _partition(self, matrix: PETSc.Mat, level: int) -> Partition:
+        """Return the level's partition: the one it has, if that fits the new values, or a new one. Collective."""
+        settings = self.settings
+        if level < len(self._partitions) and not self._partitions[level].keeps(matrix):
+            self._drop_partitions(level)
+        if level == len(self._partitions):
+            self.partitionings += level == 0
+            self._partitions.append(Partition(matrix, settings.largest_block, core=settings.core,
+                                              overlap=settings.overlap, strength=settings.strength,
+                                              boxes=settings.tiles is not None))
+        return self._partitions[level]
 
     def _build(self, pc: PETSc.PC, matrix: PETSc.Mat) -> None:
         settings = self.settings
@@ -247,12 +269,16 @@ class AnalogPC:
             if level + 1 > settings.levels or (level + 1 == settings.levels and level > 0):
                 digital_coarse = True
                 break
-            smoother = Smoother(current, settings, level, first_tile, self.programmings, near, budget)
+            partition = self._partition(current, level)
+            smoother = Smoother(current, settings, level, first_tile, self.programmings, near, partition, budget)
             levels.append(smoother)
             first_tile += smoother.tiles
             if settings.levels == 1:
                 break
-            p, near = smoother.prolongation(current)
+            p, near, columns = smoother.prolongation(current)
+            if partition.columns is not None and not np.array_equal(columns, partition.columns):
+                self._drop_partitions(level + 1)  # the next level has other unknowns now
+            partition.columns = columns
             if p.getSize()[1] > STALLED * size or p.getSize()[1] == 0:
                 stalled = p.getSize()[1] > 0
                 p.destroy()
@@ -277,6 +303,9 @@ class AnalogPC:
                 f"{settings.largest_block} are too small to coarsen this matrix. One-level Schwarz needs more "
                 "iterations the larger the problem; use a larger tile.")
         self._describe_levels(matrices)
+        programmed, cut = self.programmings + 1, self.partitionings
+        self._lines.append(f"programmed {_times(programmed)}, cut into patches {_times(cut)}"
+                           + (": partition re-used" if cut < programmed else ""))
         self._count_host(matrices, prolongations)
         self.digital_parts = []
         if len(levels) > 1:
@@ -367,14 +396,15 @@ class AnalogPC:
         for depth, context in enumerate(self._levels):
             size = matrices[depth].getSize()[0]
             fill = f"{entries[depth] / max(1, size):.1f} entries a row"
+            ranks = comm.allreduce(int(matrices[depth].getLocalSize()[0] > 0))
+            where = f" on {ranks} of {comm.size} ranks" if comm.size > 1 else ""
             if isinstance(context, Smoother):
                 lines = comm.allreduce(context.bank.lines)
                 shift = comm.allreduce(context.bank.shift * context.bank.count) / max(1, context.tiles)
-                again = comm.allreduce(context.bank.programmed.tiles_reprogrammed)
                 self._lines.append(
-                    f"level {depth}: {size} unknowns, {fill}, {context.tiles} {noun}, mean core "
+                    f"level {depth}: {size} unknowns, {fill}, {context.tiles} {noun}{where}, mean core "
                     f"{size / max(1, context.tiles):.0f}, mean patch {lines / max(1, context.tiles):.0f}, shift "
-                    f"{shift:.3g}, {again} programmed again")
+                    f"{shift:.3g}")
             elif context is None:
                 self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, digital LU on every rank")
             else:
@@ -386,8 +416,18 @@ class AnalogPC:
         if self.tile_use is not None:
             self._lines.append(str(self.tile_use))
         self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
+        self._lines.append(self._health(comm))
 
-    def _free(self) -> None:
+    def _health(self, comm: MPI.Comm) -> str:
+        """Return what probe shots of all tiles of all levels have shown. Collective."""
+        banks = [context.bank for context in self._levels if context is not None]
+        smallest = comm.allreduce(min((bank.smallest for bank in banks), default=np.inf), op=MPI.MIN)
+        delta = comm.allreduce(max((bank.delta for bank in banks), default=0.0), op=MPI.MAX)
+        again = comm.allreduce(sum(bank.programmed.tiles_reprogrammed for bank in banks))
+        return (f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
+                f"{1 / smallest:.2g} times), read noise δ = {delta:.2g} (limit 1), {again} tiles programmed again")
+
+    def _free(self, *, partitions: bool = True) -> None:
         if self._multigrid is not None:
             self._multigrid.destroy()
             self._multigrid = None
@@ -396,6 +436,13 @@ class AnalogPC:
                 context.free()
         for matrix in self._owned:
             matrix.destroy()
-        self._levels, self._owned, self._fingerprint = [], [], b""
+        self._levels, self._owned, self._fingerprint = [], [], None
         self.tile_use = None
         self._lines = []
+        if partitions:
+            self._drop_partitions(0)
+
+    def _drop_partitions(self, first: int) -> None:
+        for partition in self._partitions[first:]:
+            partition.free()
+        del self._partitions[first:]

@@ -130,6 +130,11 @@ class BlockAmcBank:
         return max(self.whole.delta, self.first.delta, self.schur.delta)
 
     @property
+    def smallest(self) -> float:
+        """Smallest singular value measured on an INV tile; infinite without tiles."""
+        return min(self.whole.smallest, self.first.smallest, self.schur.smallest)
+
+    @property
     def dense_solves(self) -> int:
         """Shots whose noise had to be solved densely."""
         return self.whole.dense_solves + self.first.dense_solves + self.schur.dense_solves

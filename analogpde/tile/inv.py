@@ -49,6 +49,7 @@ class InvBank:
         chip, seed, word: what keys and sizes the noise.
         programmed: what programming cost.
         shift: mean stability shift; delta: largest δ = 2 σ sqrt(cells of the fullest row)/s_min.
+        smallest: smallest singular value measured, of matrices scaled to a unit diagonal; infinite without tiles.
     """
 
     factors: Groups
@@ -68,6 +69,7 @@ class InvBank:
     programmed: Ledger
     shift: float
     delta: float
+    smallest: float
     dense_solves: int = 0
 
     @property
@@ -144,7 +146,7 @@ def program_bank(
     factors: list[tuple[NDArray[np.int64], Factors]] = []
     deviation = np.zeros(len(scaled.value) if read else 0, np.float32)
     drawn = np.zeros(count, bool)
-    final_shift, final_delta = np.zeros(count), np.zeros(count)
+    final_shift, final_delta, final_smallest = np.zeros(count), np.zeros(count), np.zeros(count)
     ledger = Ledger()
     for chunk in _chunks(count, n):
         pending, extra = chunk, np.zeros(len(chunk))
@@ -165,7 +167,7 @@ def program_bank(
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
-            final_shift[done], final_delta[done] = held.shift[good], delta[good]
+            final_shift[done], final_delta[done], final_smallest[done] = held.shift[good], delta[good], smallest[good]
             if read or intended is not None:
                 lengths = np.diff(scaled.offsets)[done]
                 target = np.repeat(scaled.offsets[done] - np.concatenate(([0], np.cumsum(lengths)))[:-1], lengths)
@@ -198,4 +200,5 @@ def program_bank(
     return InvBank(
         groups, scaled.sizes, scaled.sizes if kept is None else kept, offsets, row, col, deviation, drawn, scale, sign,
         scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
-        shift=float(final_shift.mean()) if count else 0.0, delta=float(final_delta.max(initial=0.0)))
+        shift=float(final_shift.mean()) if count else 0.0, delta=float(final_delta.max(initial=0.0)),
+        smallest=float(final_smallest.min(initial=np.inf)))

@@ -279,7 +279,7 @@ class LimitedBank:
         use: how many tiles were programmed for how many blocks.
         programmed: what the first programming cost. Every block is programmed and tested at set-up, also those that
             take turns later.
-        shift, delta: as in `InvBank`, over all blocks.
+        shift, delta, smallest: as in `InvBank`, over all blocks.
     """
 
     resident: InvBank
@@ -296,6 +296,7 @@ class LimitedBank:
     programmed: Ledger
     shift: float
     delta: float
+    smallest: float
 
     @property
     def count(self) -> int:
@@ -382,15 +383,15 @@ def program_limited(
 
     staying = np.flatnonzero(stays[equal.label])
     resident = first(part(stays, staying))
-    shifts, delta, ledger = resident.shift * place, resident.delta, resident.programmed
+    shifts, delta, smallest, ledger = resident.shift * place, resident.delta, resident.smallest, resident.programmed
     turns = None
     if place < total:
         turns = part(~stays, np.flatnonzero(~stays[equal.label]))
         trial = first(turns)
         shifts += trial.shift * (total - place)
-        delta = max(delta, trial.delta)
+        delta, smallest = max(delta, trial.delta), min(smallest, trial.smallest)
         ledger = ledger + trial.programmed
     use = TileUse(budget.tiles, blocks.count, total, int(np.count_nonzero(equal.members > 1)), total - place)
     return LimitedBank(
         resident, staying if turns is not None else None, turns, chip, slices, shift, seed, name, blocks.sizes, kept,
-        use, ledger, shifts / max(1, total), delta)
+        use, ledger, shifts / max(1, total), delta, smallest)

@@ -39,6 +39,9 @@ def test_a_flag_takes_a_value_only_if_one_follows():
         (["-degree", "4"], "1 to 3"),
         (["-degre", "2"], "Did you mean -degree?"),
         (["-verfy"], "Did you mean -verify?"),
+        (["-nn", "5"], "Did you mean -n?"),
+        (["-N", "5"], "Did you mean -n?"),
+        (["-dtt", "1"], "Did you mean -dt?"),
         (["--n", "3"], "Write -n."),
         (["32"], "'32'"),
         (["-verify", "perhaps"], "'perhaps'"),
@@ -48,6 +51,11 @@ def test_bad_words_are_named_with_what_is_allowed(argv, said):
     with pytest.raises(InvalidInput) as caught:
         parse(argv, KNOWN)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["h", "v", "info", "log_view", "ksp_rtol", "ksp_view", "mat_type"])
+def test_what_is_petscs_is_left_to_petsc(name):
+    assert name in parse([f"-{name}"], KNOWN)[1]
 
 
 def test_help_lists_every_option_once_with_its_default():

@@ -59,6 +59,40 @@ class Gallery:
         return sp.csr_matrix(sp.kron(line, line))
 
     @staticmethod
+    def elasticity(n: int, clamped: bool = True) -> tuple[sp.csr_matrix, np.ndarray]:
+        """Plane strain, ν = 0.3, bilinear elements on n × n cells, two unknowns a node; and its rigid-body modes.
+
+        Clamped on the left side, where the rows are those of a diagonal of the same size as the others.
+        """
+        lame, mu = 0.3 / (1.3 * 0.4), 1 / 2.6
+        law = np.array([[lame + 2 * mu, lame, 0], [lame, lame + 2 * mu, 0], [0, 0, mu]])
+        stiffness = np.zeros((8, 8))
+        corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        for gauss in np.array([[a, b] for a in (-1, 1) for b in (-1, 1)]) / np.sqrt(3):
+            slope = corner * (1 + corner[:, ::-1] * gauss[::-1]) / 2  # 1/4, times 2 for cells of unit width
+            strain = np.zeros((3, 8))
+            strain[0, 0::2], strain[1, 1::2] = slope[:, 0], slope[:, 1]
+            strain[2, 0::2], strain[2, 1::2] = slope[:, 1], slope[:, 0]
+            stiffness += strain.T @ law @ strain / 4
+        x, y = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
+        around = [(x + a) * (n + 1) + y + b for a, b in ((0, 0), (1, 0), (1, 1), (0, 1))]
+        corners = np.stack(around, axis=-1).reshape(-1, 4)
+        unknowns = (2 * corners[:, :, None] + np.arange(2)).reshape(-1, 8)
+        size = 2 * (n + 1) ** 2
+        rows, cols = np.repeat(unknowns, 8, axis=1).ravel(), np.tile(unknowns, 8).ravel()
+        whole = sp.csr_matrix((np.tile(stiffness.ravel(), n * n), (rows, cols)), shape=(size, size))
+        if clamped:
+            free = np.ones(size)
+            free[: 2 * (n + 1)] = 0.0
+            whole = sp.diags_array(free) @ whole @ sp.diags_array(free) + sp.diags_array(1 - free)
+        axes = np.meshgrid(np.arange(n + 1.0), np.arange(n + 1.0), indexing="ij")
+        place = np.stack([axis.ravel() for axis in axes], 1)
+        modes = np.zeros((size, 3))
+        modes[0::2, 0] = modes[1::2, 1] = 1.0
+        modes[0::2, 2], modes[1::2, 2] = -place[:, 1], place[:, 0]
+        return sp.csr_matrix(whole), modes
+
+    @staticmethod
     def saddle(n: int) -> sp.csr_matrix:
         """A Stokes-like matrix with a zero block on its diagonal."""
         b = sp.random_array((max(1, n // 4), n * n), density=0.2, rng=np.random.default_rng(3))
@@ -195,6 +229,27 @@ def distribute(PETSc: Any) -> Callable[..., Any]:
         csr = (part.indptr.astype(PETSc.IntType), part.indices.astype(PETSc.IntType), part.data.astype(float))
         matrix = PETSc.Mat().createAIJ(size=layout, csr=csr, comm=comm)
         matrix.assemble()
+        return matrix
+
+    return make
+
+
+@pytest.fixture
+def blocks(PETSc: Any, comm: Any, distribute: Callable[..., Any]) -> Callable[..., Any]:
+    """A maker of PETSc matrices with a block size and near-null vectors."""
+
+    def make(whole: sp.spmatrix, block: int, modes: np.ndarray | None = None) -> Any:
+        nodes = whole.shape[0] // block
+        rows = [block * (nodes // comm.size + (rank < nodes % comm.size)) for rank in range(comm.size)]
+        matrix = distribute(whole, rows)
+        matrix.setBlockSize(block)
+        if modes is not None:
+            basis, _ = np.linalg.qr(modes)
+            vectors = [matrix.createVecRight() for _ in basis.T]
+            begin, end = matrix.getOwnershipRange()
+            for vector, values in zip(vectors, basis.T, strict=True):
+                vector.array[:] = values[begin:end]
+            matrix.setNearNullSpace(PETSc.NullSpace().create(vectors=vectors, comm=matrix.getComm()))
         return matrix
 
     return make

@@ -199,6 +199,18 @@ def test_a_zero_diagonal_is_refused_and_names_a_way_out(PETSc, solve, gallery, c
     text = same_end(PETSc, cause(solve, whole))
     assert "has a zero diagonal" in text
     assert "-pc_type fieldsplit" in text
+    assert f"row {cells**2} of the matrix" in text
+
+
+@pytest.mark.parametrize(("rows", "words"), [
+    ([17], "row 17 of the matrix has"), ([390, 3], "row 3 of the matrix and 1 more")])
+def test_an_empty_row_is_named_as_the_program_numbers_it(PETSc, solve, gallery, cause, rows, words):
+    whole = gallery.poisson(20, 20).tolil()
+    whole[rows, :] = 0.0
+    text = same_end(PETSc, cause(solve, sp.csr_matrix(whole)))
+    assert words in text
+    assert "no equation was assembled" in text
+    assert "fieldsplit" not in text
 
 
 @pytest.mark.parametrize("sign", ["one tile", "tiles of both signs", "shifted"])

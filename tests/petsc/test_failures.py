@@ -85,6 +85,7 @@ def test_a_failure_deep_inside(PETSc, solve, gallery, break_tiles, norm):
 @pytest.mark.parametrize("name", ["program_blocks", "make_patches", "local_solves"])
 def test_a_set_up_that_fails_on_one_rank(PETSc, solve, gallery, monkeypatch, cause, options, name):
     import analogpde.petsc.hierarchy as hierarchy
+    import analogpde.petsc.partition as partition
     from analogpde.errors import ProgrammingFailed
 
     culprit = PETSc.COMM_WORLD.size - 1
@@ -93,7 +94,7 @@ def test_a_set_up_that_fails_on_one_rank(PETSc, solve, gallery, monkeypatch, cau
             def broken(*arguments, **keywords):
                 raise ProgrammingFailed("the cells are worn out")
 
-            patch.setattr(hierarchy, name, broken)
+            patch.setattr(partition if name == "make_patches" else hierarchy, name, broken)
         text = cause(solve, gallery.poisson(20, 20))
     there = PETSc.COMM_WORLD.rank == culprit
     assert text == ("the cells are worn out" if there else

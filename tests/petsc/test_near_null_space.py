@@ -9,64 +9,11 @@ import scipy.sparse as sp
 pytestmark = pytest.mark.mpi
 
 
-def elasticity(n: int, clamped: bool = True) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Plane strain, ν = 0.3, bilinear elements on n × n cells, two unknowns a node; and its rigid-body modes.
-
-    Clamped on the left side, where the rows are those of a diagonal of the same size as the others.
-    """
-    lame, mu = 0.3 / (1.3 * 0.4), 1 / 2.6
-    law = np.array([[lame + 2 * mu, lame, 0], [lame, lame + 2 * mu, 0], [0, 0, mu]])
-    stiffness = np.zeros((8, 8))
-    corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    for gauss in np.array([[a, b] for a in (-1, 1) for b in (-1, 1)]) / np.sqrt(3):
-        slope = corner * (1 + corner[:, ::-1] * gauss[::-1]) / 2  # 1/4, times 2 for cells of unit width
-        strain = np.zeros((3, 8))
-        strain[0, 0::2], strain[1, 1::2] = slope[:, 0], slope[:, 1]
-        strain[2, 0::2], strain[2, 1::2] = slope[:, 1], slope[:, 0]
-        stiffness += strain.T @ law @ strain / 4
-    x, y = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
-    corners = np.stack([(x + a) * (n + 1) + y + b for a, b in ((0, 0), (1, 0), (1, 1), (0, 1))], axis=-1).reshape(-1, 4)
-    unknowns = (2 * corners[:, :, None] + np.arange(2)).reshape(-1, 8)
-    size = 2 * (n + 1) ** 2
-    rows, cols = np.repeat(unknowns, 8, axis=1).ravel(), np.tile(unknowns, 8).ravel()
-    whole = sp.csr_matrix((np.tile(stiffness.ravel(), n * n), (rows, cols)), shape=(size, size))
-    if clamped:
-        free = np.ones(size)
-        free[: 2 * (n + 1)] = 0.0
-        whole = sp.diags_array(free) @ whole @ sp.diags_array(free) + sp.diags_array(1 - free)
-    place = np.stack([axis.ravel() for axis in np.meshgrid(np.arange(n + 1.0), np.arange(n + 1.0), indexing="ij")], 1)
-    modes = np.zeros((size, 3))
-    modes[0::2, 0] = modes[1::2, 1] = 1.0
-    modes[0::2, 2], modes[1::2, 2] = -place[:, 1], place[:, 0]
-    return sp.csr_matrix(whole), modes
-
-
-@pytest.fixture
-def blocks(PETSc, comm, distribute, scatter):
-    """A function that makes a PETSc matrix with a block size, and attaches near-null vectors."""
-
-    def make(whole, block, modes=None):
-        nodes = whole.shape[0] // block
-        rows = [block * (nodes // comm.size + (rank < nodes % comm.size)) for rank in range(comm.size)]
-        matrix = distribute(whole, rows)
-        matrix.setBlockSize(block)
-        if modes is not None:
-            basis, _ = np.linalg.qr(modes)
-            vectors = [matrix.createVecRight() for _ in basis.T]
-            begin, end = matrix.getOwnershipRange()
-            for vector, values in zip(vectors, basis.T, strict=True):
-                vector.array[:] = values[begin:end]
-            matrix.setNearNullSpace(PETSc.NullSpace().create(vectors=vectors, comm=matrix.getComm()))
-        return matrix
-
-    return make
-
-
 # The project's target for elasticity is 40. Three bits hold its blocks worse than Poisson's: 34 to 40 iterations were
 # measured on 12 to 48 cells; the partitions of other rank counts may take a fifth more.
 @pytest.mark.parametrize(("chip", "most"), [("ideal", 40), ("rram128", 40), ("pku2025", 48), ("sram64", 40)])
-def test_elasticity_with_rigid_body_modes(solve, blocks, chip, most):
-    whole, modes = elasticity(20)
+def test_elasticity_with_rigid_body_modes(solve, gallery, blocks, chip, most):
+    whole, modes = gallery.elasticity(20)
     done = solve(whole, matrix=blocks(whole, 2, modes), analog_chip=chip, ksp_rtol=1e-8)
     assert done.reason > 0 and done.relative_residual <= 1e-8
     assert done.iterations <= most
@@ -78,18 +25,18 @@ def test_elasticity_with_rigid_body_modes(solve, blocks, chip, most):
     assert (patches.label[0::2] == patches.label[1::2]).all()
 
 
-def test_rigid_body_modes_pay_off(solve, blocks):
-    whole, modes = elasticity(24)
+def test_rigid_body_modes_pay_off(solve, gallery, blocks):
+    whole, modes = gallery.elasticity(24)
     with_modes = solve(whole, matrix=blocks(whole, 2, modes), ksp_rtol=1e-8)
     without = solve(whole, ksp_rtol=1e-8)  # block size 1, constants: no rotation, no component
     assert with_modes.reason > 0 and without.reason > 0
     assert with_modes.iterations < 0.6 * without.iterations
 
 
-def test_iterations_do_not_grow(solve, blocks):
+def test_iterations_do_not_grow(solve, gallery, blocks):
     counts = []
     for n in (12, 24, 48):
-        whole, modes = elasticity(n)
+        whole, modes = gallery.elasticity(n)
         done = solve(whole, matrix=blocks(whole, 2, modes), ksp_rtol=1e-8)
         assert done.reason > 0
         counts.append(done.iterations)
@@ -133,9 +80,9 @@ def test_more_near_null_vectors_than_a_small_core_can_carry(solve, blocks, galle
     done.assert_fp32()
 
 
-def test_a_floating_body(PETSc, solve, blocks):
+def test_a_floating_body(PETSc, solve, gallery, blocks):
     # singular: the rigid-body modes are the null space, and no node of the coarsest level is held
-    whole, modes = elasticity(14, clamped=False)
+    whole, modes = gallery.elasticity(14, clamped=False)
     basis, _ = np.linalg.qr(modes)
     matrix = blocks(whole, 2)
     begin, end = matrix.getOwnershipRange()

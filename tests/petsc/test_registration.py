@@ -247,3 +247,12 @@ def test_a_report_whose_folder_is_lost_during_the_run_is_missed_in_one_line(PETS
     assert "STARTED" in done.stdout
     assert "analogpde: no report: " in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_after_an_error_of_ours_petsc_does_not_complain_of_options_that_nothing_came_to_read(python):
+    start = "from mpi4py import MPI\nimport petsc4py, sys\npetsc4py.init(sys.argv)\nimport analogpde.petsc\n"
+    done = python(start, "-pc_analog_cores", "3", "-ksp_rtol", "1e-3")
+    assert done.returncode != 0
+    assert "Did you mean -pc_analog_core?" in done.stderr
+    assert "not used" not in done.stdout + done.stderr
+    assert "ksp_rtol" in python(start, "-ksp_rtol", "1e-3").stdout  # without an error it does
