@@ -100,6 +100,21 @@ class LinearSystem:
         seconds = time.perf_counter() - started
         if self.null_space is not None:
             self.null_space.remove(x)
+        self._finish(b, x, seconds)
+
+    def watched(self) -> PETSc.KSP:
+        """Return the KSP for a library that calls it by itself; its solves are recorded, checked and verified too.
+
+        They begin from zero: what a library leaves in x need not be a guess.
+        """
+        started = [0.0]
+        self.ksp.setInitialGuessNonzero(False)
+        self.ksp.setPreSolve(lambda *_: started.__setitem__(0, time.perf_counter()))
+        self.ksp.setPostSolve(lambda _, b, x: self._finish(b, x, time.perf_counter() - started[0]))
+        return self.ksp
+
+    def _finish(self, b: PETSc.Vec, x: PETSc.Vec, seconds: float) -> None:
+        """Record a solve just done, raise if it failed, verify it. Collective."""
         reason = self.ksp.getConvergedReason()
         if not self.analog:
             self._record(b, x, seconds)
