@@ -46,9 +46,9 @@ OPTIONS = (
            choices=("shift_invert", "inverse_iteration")),
     Option("states", "int", None, "Number of lowest states (default: whole groups of equal levels).", low=1, high=200),
     Option("quadrant", "flag", False, "Only states even in every coordinate, on a quadrant (octant) of the box."),
-    Option("n", "int", None, "Cells per side of the box or quadrant (default 64; 3-D 12; -mode time 32, 8).", low=1,
+    Option("n", "int", None, "Cells per side of the box or quadrant (default 64; 3-D 12; -mode time 24, 8).", low=1,
            high=100_000),
-    Option("degree", "int", None, "Degree of the Lagrange elements (default 3; -mode time 2).", low=1, high=4),
+    Option("degree", "int", 3, "Polynomial degree of the Lagrange elements.", low=1, high=4),
     Option("refine", "int", 1, "Levels of refinement: n, 2n, 4n ...; prints the order.", low=1, high=8),
     Option("shift", "real", None, "Shift below the lowest level, in hartree (default 0; hydrogen 1.25 E0)."),
     Option("box", "real", None, "Half the side of the box in bohr (default: by the decay of the highest state).",
@@ -74,7 +74,7 @@ def create_mesh(run: Run, case: Case, n: int) -> mesh.Mesh:
     low = 0 * high if run["quadrant"] else -high
     make = mesh.create_rectangle if run["dim"] == 2 else mesh.create_box
     domain = make(run.comm, [low, high], [n] * run["dim"])
-    grade = grading(run, degree_of(run))
+    grade = grading(run, run["degree"])
     if grade > 1:
         points = domain.geometry.x
         # Shells of the maximum norm keep their shape, so cells do too.
@@ -90,14 +90,10 @@ def grading(run: Run, degree: int) -> float:
     return max(1.0, 1.1 * 2 * degree / run["dim"]) if run["case"] == "hydrogen" else 1.0
 
 
-def degree_of(run: Run) -> int:
-    """Return the polynomial degree."""
-    return int(run["degree"] or (3 if run["mode"] == "eigen" else 2))
-
 
 def cells_of(run: Run) -> int:
     """Return the cells per side on the coarsest level."""
-    default = {("eigen", 2): 64, ("eigen", 3): 12, ("time", 2): 32, ("time", 3): 8}[run["mode"], run["dim"]]
+    default = {("eigen", 2): 64, ("eigen", 3): 12, ("time", 2): 24, ("time", 3): 8}[run["mode"], run["dim"]]
     n = int(run["n"] or default)
     if run["case"] == "hydrogen" and not run["quadrant"] and n % 2:
         raise InvalidInput("-n", n, "an even number of cells per side, so that the nucleus is a vertex")
@@ -125,7 +121,7 @@ class Hamiltonian:
     """
 
     def __init__(self, run: Run, case: Case, n: int, shift: float) -> None:
-        degree = degree_of(run)
+        degree = run["degree"]
         domain = create_mesh(run, case, n)
         self.space = fem.functionspace(domain, ("Lagrange", degree))
         u, v = ufl.TrialFunction(self.space), ufl.TestFunction(self.space)
@@ -140,16 +136,17 @@ class Hamiltonian:
         self.free[wall.rows] = False
         self.points = self.space.tabulate_dof_coordinates()[: len(self.free)]
 
-    def start(self, columns: int) -> Any:
-        """Return the first block of vectors.
+    def start(self, states: int) -> Any:
+        """Return a first block of vectors: a few more than `states`, which makes inverse iteration faster. Collective.
 
         Raises:
-            InvalidInput: the mesh has too few unknowns for it. Collective.
+            InvalidInput: the mesh has too few unknowns for it.
         """
+        columns = states + max(2, states // 2)
         free = self.space.mesh.comm.allreduce(int(self.free.sum()), MPI.SUM)
-        if free < 2 * columns:
-            raise InvalidInput("-states", columns, f"at most half the unknowns, and this mesh has {free}",
-                               "Raise -n or -degree.")
+        if free < 3 * columns:
+            raise InvalidInput("-states", states, f"fewer: {columns} vectors are needed, and this mesh has {free} "
+                               "unknowns inside", "Raise -n or -degree.")
         return eigen.start_block(self.points, self.free, columns)
 
 
@@ -157,10 +154,10 @@ def levels(run: Run, case: Case, n: int, shift: float) -> tuple[eigen.Eigenpairs
     """Solve the eigenproblem with n cells per side; with -verify also with FP64 solves. Collective."""
     H = Hamiltonian(run, case, n, shift)
     count = len(case.levels)
-    start = H.start(count + max(2, count // 2))
+    start = H.start(count)
     system = run.system(H.S, H.space, "st_")
     if run["method"] == "shift_invert":
-        pairs = eigen.shift_invert(system, H.M, start, count)
+        pairs = eigen.shift_invert(system, H.M, start, count, shift)
     else:
         pairs = eigen.inverse_iteration(system.solve, H.S, H.M, start, count, shift, say=run.say)
     check_programmed_once(run, system)
@@ -183,7 +180,10 @@ def solve_levels(run: Run) -> None:
     refuse(run, TIME_ONLY, "eigen")
     case = quantum.create(run, run["states"])
     shift = case.bound if run["shift"] is None else float(run["shift"])
-    n, degree = cells_of(run), degree_of(run)
+    if shift >= case.levels[0]:
+        raise InvalidInput("-shift", shift, f"below the lowest level, {case.levels[0]:g} hartree", "H - shift M must "
+                           "be positive definite: tiles hold nothing else, and no level below would be found.")
+    n, degree = cells_of(run), run["degree"]
     exact = np.asarray(case.levels)
     errors: list[Any] = []
     for level in range(run["refine"]):
@@ -253,7 +253,7 @@ class CrankNicolson:
     """
 
     def __init__(self, run: Run, case: Case, n: int, dt: float) -> None:
-        degree = degree_of(run)
+        degree = run["degree"]
         domain = create_mesh(run, case, n)
         self.comm, self.case, self.tau = run.comm, case, dt / 2
         self.space = fem.functionspace(domain, ("Lagrange", degree, (2,)))
@@ -326,7 +326,7 @@ def solve_time(run: Run) -> None:
         raise InvalidInput("-dt", dt, f"below {1.8 / (case.reference - case.levels[0]):.3g}: else M + dt/2 (H - E) is "
                            "not positive definite, and the packet is not resolved")
     run.describe(f"Schrödinger equation in time, {case.title}", case=run["case"], mode="time", dim=run["dim"],
-                 degree=degree_of(run), steps=steps, **{"cells per side": n, "dt": dt, "t_end": t_end,
+                 degree=run["degree"], steps=steps, **{"cells per side": n, "dt": dt, "t_end": t_end,
                  "half sides (bohr)": [round(side, 6) for side in case.half_lengths]}, **case.parameters)
     scheme = CrankNicolson(run, case, n, dt)
     z = scheme.wave.x.petsc_vec
@@ -385,7 +385,7 @@ def draw(run: Run, functions: list[fem.Function], captions: list[str], case: Cas
         return inside if run["quadrant"] else inside & ((points * eye < 0).any(axis=1))
 
     panels = list(zip(functions, captions, strict=True))[:6]
-    picture.panels(path, panels, title=f"{case.title}, degree {degree_of(run)}", label=label, seen=seen,
+    picture.panels(path, panels, title=f"{case.title}, degree {run["degree"]}", label=label, seen=seen,
                    view=View(220.0, -28.0) if run["quadrant"] else view, keep=keep if run["dim"] == 3 else None,
                    symmetric=label == "ψ")
 

@@ -16,7 +16,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 from petsc4py import PETSc
 
-from analogpde.errors import InvalidInput
+from analogpde.errors import InvalidInput, cause
 from analogpde.fem.system import LinearSystem, NotConverged
 
 Solve = Callable[[PETSc.Vec, PETSc.Vec], None]
@@ -116,6 +116,13 @@ def start_block(points: NDArray, free: NDArray, columns: int) -> NDArray:
     return np.where(free[:, None], np.cos(points @ waves.T + phases), 0.0)
 
 
+def _require_positive(values: NDArray, shift: float) -> None:
+    """Raise if a level lies at or below the shift: levels still lower could have been missed."""
+    if values[0] <= 0:
+        raise InvalidInput("-shift", shift, f"below the lowest level, which is at most {values[0] + shift:.6g}",
+                           "K - shift M must be positive definite: tiles hold nothing else.")
+
+
 def inverse_iteration(solve: Solve, S: PETSc.Mat, M: PETSc.Mat, start: NDArray, count: int, shift: float, *,
                       tolerance: float = ENERGY_TOLERANCE, max_steps: int = 60,
                       say: Callable[[str], None] = lambda _: None) -> Eigenpairs:
@@ -137,11 +144,13 @@ def inverse_iteration(solve: Solve, S: PETSc.Mat, M: PETSc.Mat, start: NDArray, 
         say: prints a line.
 
     Raises:
+        InvalidInput: σ is not below the lowest eigenvalue.
         NotConverged: not within `max_steps`.
     """
     pencil = _Pencil(S, M)
     b, x = S.createVecs()
     values, X = pencil.ritz(start, start.shape[1])
+    _require_positive(values, shift)
     change: list[NDArray] = []
     for step in range(1, max_steps + 1):
         R, _ = pencil.residual(values, X)
@@ -156,6 +165,7 @@ def inverse_iteration(solve: Solve, S: PETSc.Mat, M: PETSc.Mat, start: NDArray, 
         estimate = float(np.max(gain / np.maximum(np.abs(values[:count] + shift), 1e-300)))
         before = X
         values, X = pencil.ritz(np.concatenate([X, W, *change], axis=1), start.shape[1])
+        _require_positive(values, shift)
         change = [X - before @ pencil.gram(before, pencil.product(M, X))]
         say(f"step {step:3d}  lowest {values[0] + shift:.10g}  change of the energies {estimate:.1e}")
         if estimate <= tolerance:
@@ -170,7 +180,7 @@ def inverse_iteration(solve: Solve, S: PETSc.Mat, M: PETSc.Mat, start: NDArray, 
     return Eigenpairs(values[:count], X[:, :count], residuals, step)
 
 
-def shift_invert(system: LinearSystem, M: PETSc.Mat, start: NDArray, count: int) -> Eigenpairs:
+def shift_invert(system: LinearSystem, M: PETSc.Mat, start: NDArray, count: int, shift: float) -> Eigenpairs:
     """Return the lowest eigenpairs by SLEPc's Krylov–Schur method with shift-and-invert. Collective.
 
     The pencil is handed over already shifted, (S, M), so that SLEPc makes no second copy of the matrix.
@@ -180,9 +190,10 @@ def shift_invert(system: LinearSystem, M: PETSc.Mat, start: NDArray, count: int)
         M: mass matrix.
         start: first guess, this rank's rows (rows, columns); only their sum is used.
         count: number of eigenpairs wanted.
+        shift: σ, for messages.
 
     Raises:
-        InvalidInput: slepc4py is missing, or an option of SLEPc would solve another problem.
+        InvalidInput: slepc4py is missing, an option of SLEPc would solve another problem, or σ is too large.
         NotConverged: SLEPc or one of its solves gave up.
     """
     try:
@@ -210,7 +221,13 @@ def shift_invert(system: LinearSystem, M: PETSc.Mat, start: NDArray, count: int)
     first.array[:] = start.sum(axis=1)
     eps.setInitialSpace([first])
     eps.setFromOptions()
-    eps.solve()
+    try:
+        eps.solve()
+    except (PETSc.Error, SystemError) as error:  # the latter: an exception from below that slepc4py does not expect
+        known = system.failure or cause(error)
+        if known is None:
+            raise
+        raise known from None
     found, steps = eps.getConverged(), eps.getIterationNumber()
     if found < count:
         raise NotConverged(f"SLEPc's {eps.getType()} found {found} of {count} eigenpairs in {steps} steps. Raise "
@@ -221,6 +238,7 @@ def shift_invert(system: LinearSystem, M: PETSc.Mat, start: NDArray, count: int)
         X[:, column] = first.array_r
     pencil = _Pencil(S, M)
     values, X = pencil.ritz(X, count)
+    _require_positive(values, shift)
     _, residuals = pencil.residual(values, X)
     for thing in (pencil, eps, first):
         thing.destroy()

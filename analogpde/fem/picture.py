@@ -54,13 +54,14 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _colour_bar(figure: Any, axes: Any, colours: str, limits: tuple[float, float], label: str, **place: Any) -> None:
+def _colour_bar(figure: Any, axes: Any, colours: str, limits: tuple[float, float], label: str, *, ticks: int = 6,
+                **place: Any) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
 
     bar = figure.colorbar(ScalarMappable(Normalize(*limits), colours), ax=axes, **place)
-    bar.locator = MaxNLocator(6)
+    bar.locator = MaxNLocator(ticks)
     bar.update_ticks()
     bar.set_label(label, color=GREY)
     bar.outline.set_visible(False)
@@ -250,7 +251,8 @@ def panels(path: Path, functions: Sequence[tuple[fem.Function, str]], *, title: 
             axes.set_title(caption, fontsize=10, color=GREY)
         else:
             _place(axes, render(surface, matplotlib.colormaps[colours], limits, view), caption)
-        _colour_bar(figure, axes, colours, limits, label, location="bottom", shrink=0.75, pad=0.03, aspect=30)
+        _colour_bar(figure, axes, colours, limits, label, ticks=4, location="bottom", shrink=0.75, pad=0.03,
+                    aspect=30)
     for axes in places[len(functions):]:
         axes.set_axis_off()
     figure.suptitle(title, fontsize=13)
