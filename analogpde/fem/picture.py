@@ -54,13 +54,14 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _colour_bar(figure: Any, axes: Any, colours: str, limits: tuple[float, float], label: str, **place: Any) -> None:
+def _colour_bar(figure: Any, axes: Any, colours: str, limits: tuple[float, float], label: str, *, ticks: int = 6,
+                **place: Any) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
 
     bar = figure.colorbar(ScalarMappable(Normalize(*limits), colours), ax=axes, **place)
-    bar.locator = MaxNLocator(6)
+    bar.locator = MaxNLocator(ticks)
     bar.update_ticks()
     bar.set_label(label, color=GREY)
     bar.outline.set_visible(False)
@@ -133,6 +134,14 @@ def _curves(axes: Any, curves: Sequence[Curve], labels: tuple[str, str]) -> None
         axes.legend(frameon=False, fontsize=9)
 
 
+def _joined(surface: Surface) -> tuple[NDArray, NDArray, NDArray]:
+    """Return points, triangles and values of a plane surface, corners of cells merged: lines join across cells."""
+    points, joined = np.unique(surface.corners.reshape(-1, 3)[:, :2], axis=0, return_inverse=True)
+    values = np.zeros(len(points))
+    values[joined] = surface.values.ravel()
+    return points, joined.reshape(-1, 3), values
+
+
 def plane(path: Path, function: fem.Function, *, title: str, label: str, colours: str = "viridis",
           symmetric: bool = False, unit: str = "m") -> None:
     """Draw a function on a plane mesh of triangles. Collective.
@@ -148,11 +157,7 @@ def plane(path: Path, function: fem.Function, *, title: str, label: str, colours
     surface = extract(function)
     if surface is None:
         return
-    # Corners of cells are merged, so that lines of equal value join across cells.
-    points, joined = np.unique(surface.corners.reshape(-1, 3)[:, :2], axis=0, return_inverse=True)
-    values = np.zeros(len(points))
-    values[joined] = surface.values.ravel()
-    triangles = joined.reshape(-1, 3)
+    points, triangles, values = _joined(surface)
     limits = _limits(values, symmetric)
     size = np.ptp(points, axis=0)
     height = 5.0
@@ -198,6 +203,58 @@ def globes(path: Path, panels: Sequence[tuple[fem.Function, str, str]], *, title
         _place(axes, render(surface, matplotlib.colormaps[colours], limits, view or View(-30.0, 25.0), smooth=True,
                             lines=False), caption)
         _colour_bar(figure, axes, colours, limits, label, location="bottom", shrink=0.75, pad=0.03, aspect=30)
+    figure.suptitle(title, fontsize=13)
+    figure.savefig(path)
+
+
+def panels(path: Path, functions: Sequence[tuple[fem.Function, str]], *, title: str, label: str,
+           seen: Sequence[float], view: View, keep: Callable[[NDArray], NDArray] | None = None,
+           symmetric: bool = False) -> None:
+    """Draw functions side by side, each with its own colour bar: a plane mesh as it is, a body as `keep` cuts it.
+
+    Collective.
+
+    Args:
+        path: the PNG file.
+        functions: each with its caption.
+        title: of the picture.
+        label: of the colour bars.
+        seen: a plane mesh is shown up to these coordinates.
+        view: where the eye is, of a body.
+        keep: see `surface.extract`.
+        symmetric: zero is in the middle of the colour bars.
+    """
+    surfaces = [extract(function, keep) for function, _ in functions]
+    if any(surface is None for surface in surfaces):
+        return
+    import matplotlib
+
+    flat = len(seen) == 2
+    colours = "RdBu_r" if symmetric else "viridis"
+    columns = min(3, len(functions)) if len(functions) != 4 else 4
+    rows = -(-len(functions) // columns)
+    figure = _figure(3.4 * columns + 0.4, 3.5 * rows + 0.5)
+    figure.set_layout_engine("constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, surface, (_, caption) in zip(places, surfaces, functions, strict=False):
+        assert isinstance(surface, Surface)
+        limits = _limits(surface.values, symmetric)
+        if flat:
+            points, triangles, values = _joined(surface)
+            axes.tripcolor(points[:, 0], points[:, 1], triangles, values, shading="gouraud", cmap=colours,
+                           vmin=limits[0], vmax=limits[1])
+            axes.set_xlim(max(points[:, 0].min(), -seen[0]), min(points[:, 0].max(), seen[0]))
+            axes.set_ylim(max(points[:, 1].min(), -seen[1]), min(points[:, 1].max(), seen[1]))
+            axes.set_aspect("equal")
+            axes.spines[:].set_visible(False)
+            axes.tick_params(labelsize=8)
+            axes.set_title(caption, fontsize=10, color=GREY)
+        else:
+            _place(axes, render(surface, matplotlib.colormaps[colours], limits, view), caption)
+        _colour_bar(figure, axes, colours, limits, label, ticks=4, location="bottom", shrink=0.75, pad=0.03,
+                    aspect=30)
+    for axes in places[len(functions):]:
+        axes.set_axis_off()
     figure.suptitle(title, fontsize=13)
     figure.savefig(path)
 

@@ -101,18 +101,20 @@ class Run:
         yield
         self.seconds_assemble += time.perf_counter() - started
 
-    def system(self, matrix: PETSc.Mat, space: fem.FunctionSpace, prefix: str = "") -> LinearSystem:
-        """Return the solver of a constant symmetric matrix, verified if the user asked for it. Collective.
+    def system(self, matrix: PETSc.Mat, space: fem.FunctionSpace, prefix: str = "", *,
+               symmetric: bool = True) -> LinearSystem:
+        """Return the solver of a constant matrix, verified if the user asked for it. Collective.
 
         Args:
             matrix: on the unknowns of `space`, whose coordinates it gets.
             space: a Lagrange space.
             prefix: options prefix.
+            symmetric: whether the matrix is.
         """
         dimension = space.mesh.topology.dim
         owned = space.dofmap.index_map.size_local
         attach(matrix, space.tabulate_dof_coordinates()[:owned, : space.mesh.geometry.dim])
-        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, symmetric)
         verifier = Verifier(matrix, dimension, self.say) if self["verify"] else None
         self._systems.append(LinearSystem(matrix, prefix=prefix, log=self.log, verifier=verifier))
         return self._systems[-1]

@@ -57,6 +57,7 @@ class LinearSystem:
 
     def __init__(self, matrix: PETSc.Mat, *, prefix: str = "", log: SolveLog, verifier: Verifier | None = None) -> None:
         self.matrix, self.prefix, self.log, self.verifier = matrix, prefix, log, verifier
+        self.failure: NotConverged | None = None
         null_space = matrix.getNullSpace()
         self.null_space = null_space if null_space.handle else None
         inherit_options(prefix)
@@ -100,6 +101,34 @@ class LinearSystem:
         seconds = time.perf_counter() - started
         if self.null_space is not None:
             self.null_space.remove(x)
+        self._finish(b, x, seconds)
+
+    def watched(self) -> PETSc.KSP:
+        """Return the KSP for a library that calls it by itself; its solves are recorded, checked and verified too.
+
+        They begin from zero: what a library leaves in x need not be a guess. A solve that fails ends the library's
+        work by an error of PETSc; what it was is in `failure`.
+        """
+        started = 0.0
+
+        def before(*_: object) -> None:
+            nonlocal started
+            started = time.perf_counter()
+
+        def after(_: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
+            try:
+                self._finish(b, x, time.perf_counter() - started)
+            except NotConverged as problem:  # an exception that leaves a callback is lost in a foreign library
+                self.failure = problem
+
+        self.ksp.setInitialGuessNonzero(False)
+        self.ksp.setErrorIfNotConverged(True)
+        self.ksp.setPreSolve(before)
+        self.ksp.setPostSolve(after)
+        return self.ksp
+
+    def _finish(self, b: PETSc.Vec, x: PETSc.Vec, seconds: float) -> None:
+        """Record a solve just done, raise if it failed, verify it. Collective."""
         reason = self.ksp.getConvergedReason()
         if not self.analog:
             self._record(b, x, seconds)

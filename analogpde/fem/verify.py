@@ -174,10 +174,7 @@ class Verifier:
             b: right-hand side; it has no component in the null space.
             x: the solution to measure.
         """
-        if self._factors is None:
-            self._factors = self._known() or _Factors(self.matrix, self.dimension, self.say)
-        factors = self._factors
-        self.reference = factors.reference
+        factors = self._ready()
         exact = factors.solve64(b, self.say)
         difference = x.copy()
         if factors.singular:
@@ -190,6 +187,19 @@ class Verifier:
         difference.destroy()
         exact.destroy()
         return error, error32
+
+    def solve(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Put the FP64 reference solution of A x = b into x. Collective."""
+        exact = self._ready().solve64(b, self.say)
+        exact.copy(x)
+        exact.destroy()
+
+    def _ready(self) -> _Factors:
+        """Return the factors, made now if need be. Collective."""
+        if self._factors is None:
+            self._factors = self._known() or _Factors(self.matrix, self.dimension, self.say)
+        self.reference = self._factors.reference
+        return self._factors
 
     def _known(self) -> _Factors | None:
         """Return factors that an earlier verifier left of the very same matrix. Collective."""
