@@ -228,6 +228,8 @@ def shift_invert(system: LinearSystem, M: PETSc.Mat, start: NDArray, count: int,
         if known is None:
             raise
         raise known from None
+    if system.failure is not None:  # SLEPc went on with what it got
+        raise system.failure
     found, steps = eps.getConverged(), eps.getIterationNumber()
     if found < count:
         raise NotConverged(f"SLEPc's {eps.getType()} found {found} of {count} eigenpairs in {steps} steps. Raise "

@@ -257,6 +257,10 @@ class Script:
             message, code = str(problem), BAD_INPUT if isinstance(problem, InvalidInput) else FAILED
         except PETSc.Error as problem:
             message, code = _explained(problem, rest)
+        failed = [(prefix, solve) for prefix, solve in log.solves.items() if solve.failures]
+        if failed and code == OK:  # whoever swallowed the error of the solve
+            prefix, first = failed[0]
+            message, code = f"{first.failures} of {first.count} solves -{prefix}ksp_type did not converge", FAILED
         if run is not None and log.solves and comm.rank == 0:
             run.problem["files"] += [str(path) for path in reports]
             report = build(log, run.problem, run.seconds_assemble)

@@ -132,7 +132,7 @@ class Smoother:
         comm = matrix.getComm().tompi4py()
         self.settings, self.level, self.near = settings, level, near
         self.seen, self.patches, local = partition.seen, partition.patches, partition.seen.matrix
-        self._boxes = partition.boxes
+        self.boxes = partition.boxes
         self._places: NDArray[np.int64] | None = None
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
@@ -237,8 +237,8 @@ class Smoother:
         shares = agglomerated(np.diff(np.searchsorted(kept, bounds * width)), self.settings.rank_unknowns)
         begin, mine = int(shares[: comm.rank].sum()), int(shares[comm.rank])
         out = _assemble(p[:, kept], (sizes[0], (mine, len(kept))), matrix.getComm())
-        if self._boxes is not None:
-            places = np.concatenate(comm.allgather(self._boxes[coupled]))
+        if self.boxes is not None:
+            places = np.concatenate(comm.allgather(self.boxes[coupled]))
             self._places = np.repeat(places, width, axis=0)[kept[begin : begin + mine]]
         # nodes of too few unknowns for all near-null vectors have fewer columns: then there is no block size
         if width > 1 and len(kept) % width == 0 and (kept.reshape(-1, width) % width == np.arange(width)).all():

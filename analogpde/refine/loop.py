@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigvalsh_tridiagonal
 
 from analogpde.errors import InvalidInput
 from analogpde.refine.status import Status
@@ -42,6 +43,10 @@ class LinearSystem(Protocol):
 class Accelerator(Protocol):
     """Chooses what the tiles see, and turns their corrections into better ones."""
 
+    @property
+    def slow_error(self) -> float:
+        """Estimate of ‖e‖ before the latest step where a slow mode was seen; 0 where none is known."""
+
     def target(self, system: LinearSystem, residual: Vector) -> Vector:
         """Return the vector that the tiles shall correct."""
 
@@ -51,6 +56,8 @@ class Accelerator(Protocol):
 
 class PlainRefinement:
     """No acceleration: the published HP-INV loop."""
+
+    slow_error = 0.0
 
     def target(self, system: LinearSystem, residual: Vector) -> Vector:
         """Return the residual itself."""
@@ -95,6 +102,8 @@ class FlexibleGmres:
     and dropped: where a noisy correction cannot lower the residual norm at once, the residual does not
     change, the next correction is the same again, and the loop stagnates (degree 2 on 3-bit cells).
     """
+
+    slow_error = 0.0
 
     def __init__(self, size: int, restart: int) -> None:
         self._restart = restart
@@ -157,12 +166,45 @@ class FlexibleGmres:
                 setattr(self, name, bigger)
 
 
+# Ritz values below this are slow modes: the error may then be as much larger than the correction M r.
+SLOW = 0.1
+
+
 class FlexibleConjugateGradients:
-    """Flexible CG (Notay 2000): directions A-orthogonalised explicitly, because the tiles' noise varies."""
+    """Flexible CG (Notay 2000): directions A-orthogonalised explicitly, because the tiles' noise varies.
+
+    Its coefficients are those of a Lanczos process for M A, whose smallest Ritz value θ tells how much larger than the
+    correction z = M r the error can be: e = (M A)⁻¹ z, ‖e‖ ≤ ‖z‖/θ. While a slow mode waits for its turn the residuals
+    fall as if it were not there, and only θ shows it.
+    """
 
     def __init__(self, size: int, restart: int) -> None:
         self._kept = _Directions(size, restart)
         self._sign = 0.0
+        self._diagonal: list[float] = []
+        self._beside: list[float] = []
+        self._last: tuple[float, float] | None = None
+        self._size = 0.0
+
+    @property
+    def slow_error(self) -> float:
+        """‖z‖/θ of the latest step, if θ is small."""
+        if not self._diagonal:
+            return 0.0
+        smallest = float(eigvalsh_tridiagonal(self._diagonal, self._beside, select="i", select_range=(0, 0))[0])
+        return self._size / smallest if 0.0 < smallest < SLOW else 0.0
+
+    def _lanczos(self, step: float, product: float) -> None:
+        """Note the coefficients of one more step: its length and zᵀr. Noise may spoil them: then there are none."""
+        beta = product / self._last[1] if self._last is not None and self._last[1] else 0.0
+        if step <= 0.0 or beta < 0.0 or not math.isfinite(step + beta):
+            self._diagonal, self._beside, self._last = [], [], None
+            return
+        self._diagonal.append(1.0 / step)
+        if self._last is not None:
+            self._diagonal[-1] += beta / self._last[0]
+            self._beside.append(math.sqrt(beta) / self._last[0])
+        self._last = (step, product)
 
     def target(self, system: LinearSystem, residual: Vector) -> Vector:
         """Return the residual itself."""
@@ -175,7 +217,8 @@ class FlexibleConjugateGradients:
         if len(norms):
             p -= (system.sum(images @ correction) / norms) @ directions
         image = system.multiply(p)
-        curvature, product, square = (float(v) for v in system.sum(np.array([p @ image, p @ residual, p @ p])))
+        curvature, product, square, along, length = (float(v) for v in system.sum(np.array(
+            [p @ image, p @ residual, p @ p, correction @ residual, correction @ correction])))
         if not math.isfinite(curvature):
             return Status.DIVERGED_PC_FAILED
         if square == 0.0:  # nothing left to correct, or the tiles say so
@@ -184,6 +227,8 @@ class FlexibleConjugateGradients:
         if curvature * self._sign <= 0.0:  # a negative definite matrix is as good as a positive one
             return Status.DIVERGED_INDEFINITE
         self._kept.add(p, image, curvature)
+        self._lanczos(product / curvature, along * self._sign)
+        self._size = math.sqrt(length)
         return (product / curvature) * p
 
 
@@ -193,6 +238,11 @@ class ConjugateGradientsFirst:
     def __init__(self, size: int, restart: int) -> None:
         self._inner: Accelerator = FlexibleConjugateGradients(size, restart)
         self._size, self._restart = size, restart
+
+    @property
+    def slow_error(self) -> float:
+        """That of the method in charge."""
+        return self._inner.slow_error
 
     def target(self, system: LinearSystem, residual: Vector) -> Vector:
         """Return what the method in charge wants."""
@@ -240,11 +290,12 @@ class Progress:
 class _ForwardEstimate:
     """Estimate the forward error from the corrections and the rate at which they and the residuals fall.
 
-    If ‖e_k‖ ≤ ρ ‖e_{k−1}‖ then ‖e_k‖ ≤ ρ/(1−ρ) ‖x_k − x_{k−1}‖. ρ is taken as the slower of the two
-    observed rates, over up to three steps, and at least 0.1, so that one lucky step does not end a solve. A step that
-    is small by itself proves nothing (the first of an FGMRES cycle often is): each of the last four steps gives a
-    bound that has shrunk by ρ per step since, and the largest counts. With the last step alone noisy FGMRES stopped
-    with forward errors up to a thousand times the target.
+    If ‖e_k‖ ≤ ρ ‖e_{k−1}‖ then ‖e_k‖ ≤ ρ/(1−ρ) ‖x_k − x_{k−1}‖. ρ is taken as the slowest of the two observed rates,
+    over up to three steps, and of the residual's mean rate since the start: conjugate gradients that wait for one slow
+    mode let residual and steps fall for a while as if it were not there. In the fraction it is at least 0.1, so that
+    one lucky step does not end a solve. A step that is small by itself proves nothing (the first of an FGMRES cycle
+    often is): each of the last four steps gives a bound that has shrunk by ρ per step since, and the largest counts.
+    With the last step alone noisy FGMRES stopped with forward errors up to a thousand times the target.
     """
 
     def __init__(self) -> None:
@@ -264,10 +315,13 @@ class _ForwardEstimate:
                 rates.append((norms[-1] / norms[-1 - back]) ** (1.0 / back))
         if len(self._residuals) < 2:
             return math.inf
-        rate = max([0.1, *rates])
-        if rate >= 0.98:
+        if self._residuals[0] > 0:
+            rates.append((residual_norm / self._residuals[0]) ** (1.0 / (len(self._residuals) - 1)))
+        observed = max(rates)
+        if observed >= 0.98:
             return math.inf
-        bounds = (norm * rate**age for age, norm in enumerate(self._steps[:0:-1][:4]))
+        bounds = (norm * observed**age for age, norm in enumerate(self._steps[:0:-1][:4]))
+        rate = max(0.1, observed)
         return max(bounds) * rate / (1.0 - rate)
 
 
@@ -293,7 +347,7 @@ def refine(
     """
     estimate = _ForwardEstimate()
     best, since_best = math.inf, 0
-    step_norm, iteration = 0.0, 0
+    step_norm, before, iteration = 0.0, 0.0, 0
     forward = math.inf
     while True:
         true = system.residual(x)
@@ -302,7 +356,8 @@ def refine(
             return Status.DIVERGED_NANORINF
         norm, size = math.sqrt(float(sums[0])), math.sqrt(float(sums[1]))
         if iteration:
-            forward = estimate.add(norm, step_norm) / size if size > 0 else math.inf
+            slow = accelerator.slow_error * norm / before if before > 0 else 0.0
+            forward = max(estimate.add(norm, step_norm), slow) / size if size > 0 else math.inf
         else:
             estimate.add(norm, 0.0)
         status = test(Progress(iteration, norm, step_norm / size if size > 0 else 0.0, size, forward))
@@ -320,6 +375,7 @@ def refine(
             since_best += 1
             if since_best >= stagnation:
                 return Status.DIVERGED_STAGNATED
+        before = norm
         residual = system.machine_residual(x, true)
         correction = system.correct(accelerator.target(system, residual))
         step = accelerator.update(system, residual, correction)

@@ -115,8 +115,9 @@ def test_enough_bits_converge(solve, gallery, bits):
 
 
 @pytest.mark.parametrize("accelerator", ["none", "fcg", "fgmres"])
-def test_24_bits_are_fp32_where_the_condition_is_small(solve, gallery, accelerator):
-    done = solve(gallery.mass(16), ksp_analog_residual="sliced", ksp_analog_residual_bits=30, analog_chip="sram64",
+def test_36_bits_are_fp32_where_the_condition_is_small(solve, gallery, accelerator):
+    # with the 30 bits that would do, a fast solve is at the floor before the rates tell how small the error is
+    done = solve(gallery.mass(16), ksp_analog_residual="sliced", ksp_analog_residual_bits=36, analog_chip="sram64",
                  ksp_analog_accelerator=accelerator)
     done.assert_fp32()
 

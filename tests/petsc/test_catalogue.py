@@ -119,10 +119,11 @@ def test_contract(comm, run, name, chip):
     assert (done.analog.programmings, done.analog.partitionings) == (2, 1)
 
 
-@pytest.mark.xfail(strict=False, reason="50 iterations of flexible CG: the estimated forward error is 10 to 30 times "
-                   "too small for some draws, and the solve ends above 2^-23")
-def test_the_target_is_met_by_one_level_on_elasticity(run):
-    done = run("elasticity", pc_analog_levels=1, analog_tile_size=64)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_target_is_met_by_one_level_on_elasticity(run, seed):
+    # One slow mode waits while residual and steps fall: only the Ritz values of CG tell (half of the draws ended up to
+    # four times above the target without them).
+    done = run("elasticity", pc_analog_levels=1, pc_analog_slices=1, analog_tile_size=64, analog_seed=seed)
     assert done.reason > 0
     assert error_of(done, done.x) <= 2.0**-23
 

@@ -26,7 +26,7 @@ def test_elasticity_with_rigid_body_modes(solve, gallery, blocks, chip, most):
 
 
 def test_rigid_body_modes_pay_off(solve, gallery, blocks):
-    whole, modes = gallery.elasticity(24)
+    whole, modes = gallery.elasticity(40)
     with_modes = solve(whole, matrix=blocks(whole, 2, modes), ksp_rtol=1e-8)
     without = solve(whole, ksp_rtol=1e-8)  # block size 1, constants: no rotation, no component
     assert with_modes.reason > 0 and without.reason > 0
