@@ -228,7 +228,7 @@ def shift_invert(system: LinearSystem, M: PETSc.Mat, start: NDArray, count: int,
         if known is None:
             raise
         raise known from None
-    if system.failure is not None:  # SLEPc went on with what it got
+    if system.failure is not None:  # PETSc let it pass, as it does in nested solves
         raise system.failure
     found, steps = eps.getConverged(), eps.getIterationNumber()
     if found < count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +58,24 @@ def say(comm: MPI.Comm, text: str) -> None:
 def report(error: Exception) -> None:
     """Print what went wrong on this rank, where no exception may tell it."""
     sys.stderr.write(f"analogpde: rank {MPI.COMM_WORLD.rank}: {type(error).__name__}: {error}\n")
+
+
+def carried[**P, R](hook: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a hook whose exception has to cross PETSc's C code to reach Python again.
+
+    On its way it is pending in the interpreter, and a garbage collection that meets a PETSc object there drops it. So
+    the collector's count begins anew.
+    """
+
+    @functools.wraps(hook)
+    def guarded(*arguments: P.args, **keywords: P.kwargs) -> R:
+        try:
+            return hook(*arguments, **keywords)
+        except Exception:
+            gc.collect(0)
+            raise
+
+    return guarded
 
 
 def soft(apply: Callable[..., None]) -> Callable[..., None]:

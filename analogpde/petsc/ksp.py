@@ -12,7 +12,7 @@ from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput
 from analogpde.options import KSP_OPTIONS
 from analogpde.petsc import log
-from analogpde.petsc.guard import say
+from analogpde.petsc.guard import carried, say
 from analogpde.petsc.judge import Judge
 from analogpde.petsc.matrix import as_aij, version
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
@@ -64,6 +64,7 @@ class AnalogKSP:
         if pc.getType() in _DEFAULT_PCS and not PETSc.Options().hasName(prefix + "pc_type"):
             pc.setType("analog")
 
+    @carried
     def setFromOptions(self, ksp: PETSc.KSP) -> None:
         """Read the options of this prefix."""
         guard_names()
@@ -89,6 +90,7 @@ class AnalogKSP:
         if kind != "analog":
             viewer.printfASCII(f"    corrections by PC '{kind}', not by PC analog\n")
 
+    @carried
     def solveTranspose(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refine Aᵀx = b on the tiles of A, rows and columns exchanged."""
         if self.values["ksp_analog_residual"] == "sliced":
@@ -107,6 +109,7 @@ class AnalogKSP:
         """Free everything."""
         self.reset(ksp)
 
+    @carried
     def solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Refine until converged or refused, and record it."""
         self._begin(ksp, b, x, transposed=False)

@@ -12,7 +12,7 @@ from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.petsc import log
-from analogpde.petsc.guard import report, say, soft, together
+from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
 from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
@@ -87,6 +87,7 @@ class AnalogPC:
         """Hold what must not be freed on one rank alone."""
         log.anchor(pc.getComm())
 
+    @carried
     def setFromOptions(self, pc: PETSc.PC) -> None:
         """Read the options of this prefix."""
         guard_names()
@@ -110,6 +111,7 @@ class AnalogPC:
             print(help_text("PC analog", PC_OPTIONS, prefix, now), end="")
             print(help_text("The emulated chip", CHIP_OPTIONS, "", now), end="")
 
+    @carried
     def setUp(self, pc: PETSc.PC) -> None:
         """Partition and program, unless the matrix on the tiles is still the matrix wanted."""
         try:

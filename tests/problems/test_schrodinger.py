@@ -195,7 +195,9 @@ def test_a_solve_that_fails_inside_slepc_fails_the_run(problem):
     pytest.importorskip("slepc4py.SLEPc", reason="this PETSc has no slepc4py", exc_type=ImportError)
     outcome = problem("schrodinger").SCRIPT.execute([*ANALOG, "-n", "8", "-ksp_max_it", "1"])
     assert outcome.code == 1 and "did not converge" in outcome.message
-    assert outcome.log.solves["st_"].failures == 1
+    # one, or as many as SLEPc asks for: after any error out of a KSPSolve in the same process PETSc takes every later
+    # solve for a nested one, of which it lets DIVERGED_ITS pass
+    assert outcome.log.solves["st_"].failures >= 1
 
 
 @pytest.mark.mpi
