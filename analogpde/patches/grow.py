@@ -352,7 +352,7 @@ LONGEST_CORE = 20
 SAMPLE = 40
 
 
-def _choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile: int) -> int:
+def choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile: int) -> int:
     """Choose the largest core, up to 0.55 of a tile, whose first layer still fits the tile and that is no line."""
     graph = (matrix.indptr, matrix.indices, strength, largest, threshold, matrix.first)
     for fraction in (0.55, 0.45, 0.35, 0.3, 0.25, 0.2, 0.15):
@@ -369,7 +369,7 @@ def _choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile:
     return core
 
 
-def _nodes(matrix: LocalMatrix, block: int) -> LocalMatrix:
+def nodes_of(matrix: LocalMatrix, block: int) -> LocalMatrix:
     """Return the graph of nodes: one row for `block` unknowns, the Frobenius norm for each block of entries."""
     n = matrix.rows
     entries = sp.csr_matrix((matrix.values, matrix.indices, matrix.indptr), shape=(n, n)).tobsr((block, block))
@@ -380,7 +380,7 @@ def _nodes(matrix: LocalMatrix, block: int) -> LocalMatrix:
                        matrix.first // block, matrix.owned // block)
 
 
-def _unknowns_of(patches: Patches, block: int) -> Patches:
+def unknowns_of(patches: Patches, block: int) -> Patches:
     """Return patches of nodes as patches of unknowns, those of a node side by side."""
     index = patches.index[:, :, None] * block + np.arange(block)
     index[patches.index < 0] = -1
@@ -407,13 +407,13 @@ def make_patches(
         The patches; every owned unknown is in the core of exactly one.
     """
     if 1 < block <= tile:
-        whole = make_patches(_nodes(matrix, block), tile // block, core=max(1, core // block) if core else None,
+        whole = make_patches(nodes_of(matrix, block), tile // block, core=max(1, core // block) if core else None,
                              overlap=overlap, threshold=threshold)
-        return _unknowns_of(whole, block)
+        return unknowns_of(whole, block)
     strength, largest = coupling_strength(matrix.indptr, matrix.indices, matrix.values)
     # on a small tile the border always outweighs the core; half a tile keeps the coarse levels sparse
     half = max(1, tile // 2) if tile <= SMALL_TILE else None
-    wanted = core or half or _choose_core(matrix, strength, largest, threshold, tile)
+    wanted = core or half or choose_core(matrix, strength, largest, threshold, tile)
     wanted = min(wanted, tile)
     label, count = _partition(matrix, strength, largest, threshold, wanted)
     if count:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analogpde.compiled import compiled
-from analogpde.patches.grow import LocalMatrix, Patches, _nodes, coupling_strength
+from analogpde.patches.grow import LocalMatrix, Patches, coupling_strength, nodes_of
 
 # A partition is given up when either share below has fallen by more than this.
 LARGEST_FALL = 0.1
@@ -42,7 +42,7 @@ def cohesion(matrix: LocalMatrix, patches: Patches, threshold: float, block: int
     """
     label, coupled = patches.label, patches.coupled
     if 1 < block <= patches.index.shape[1]:
-        matrix, label = _nodes(matrix, block), label[::block]
+        matrix, label = nodes_of(matrix, block), label[::block]
     strength, largest = coupling_strength(matrix.indptr, matrix.indices, matrix.values)
     out = np.zeros(4, np.int64)
     _count(matrix.indptr, matrix.indices, strength, largest, threshold, matrix.first, label, coupled, out)

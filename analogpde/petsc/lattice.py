@@ -12,10 +12,10 @@ from analogpde.patches.grow import (
     SMALL_TILE,
     LocalMatrix,
     Patches,
-    _choose_core,
-    _nodes,
-    _unknowns_of,
+    choose_core,
     coupling_strength,
+    nodes_of,
+    unknowns_of,
 )
 from analogpde.patches.lattice import (
     EMPTIEST,
@@ -112,9 +112,9 @@ def make_box_patches(
         would cut along weak couplings.
     """
     if 1 < block <= tile:
-        found = make_box_patches(comm, together(comm, lambda: _nodes(matrix, block)), points[::block], tile // block,
+        found = make_box_patches(comm, together(comm, lambda: nodes_of(matrix, block)), points[::block], tile // block,
                                  core=max(1, core // block) if core else None, overlap=overlap, threshold=threshold)
-        return None if found is None else (_unknowns_of(found[0], block), found[1])
+        return None if found is None else (unknowns_of(found[0], block), found[1])
     own = slice(matrix.first, matrix.first + matrix.owned)
     axes = _axes(comm, points[own])
     if axes is None:
@@ -139,7 +139,7 @@ def make_box_patches(
     half = max(1, tile // 2) if tile <= SMALL_TILE else None
 
     def local_core() -> int:
-        return core or half or (_choose_core(matrix, strength, largest, threshold, tile) if coupled.any() else tile)
+        return core or half or (choose_core(matrix, strength, largest, threshold, tile) if coupled.any() else tile)
 
     wanted = min(tile, comm.allreduce(together(comm, local_core), op=MPI.MIN))
     crowd = max(1.0, lattice.density)  # unknowns on a site

@@ -40,8 +40,9 @@ def test_iterations_do_not_grow(solve, gallery, blocks):
         done = solve(whole, matrix=blocks(whole, 2, modes), ksp_rtol=1e-8)
         assert done.reason > 0
         counts.append(done.iterations)
-    # measured 16, 20, 18; one-level Schwarz would double with every step
-    assert max(counts) <= 40 and counts[-1] <= 1.5 * counts[0]
+    # measured 10, 15, 14 on one rank and 9, 15, 14 on three: the smallest has few patches, the others must be alike;
+    # one-level Schwarz would double with every step
+    assert max(counts) <= 40 and counts[2] <= 1.25 * counts[1]
 
 
 def test_block_size_alone_means_one_constant_a_component(solve, blocks, gallery):

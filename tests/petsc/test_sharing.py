@@ -78,7 +78,8 @@ def test_what_differs_by_more_than_the_tolerance_is_not_shared(solve, gallery, g
     done.assert_fp32()
     use = done.analog.tile_use
     assert (use.shared > 0) == shared
-    assert use.tiles < use.patches if shared else use.tiles == use.patches == 17
+    # 16 boxes and the coarsest tile; more where rank borders cut boxes
+    assert use.tiles < use.patches if shared else use.tiles == use.patches >= 17
 
 
 def test_without_a_limit_nothing_changes(solve, gallery, grid):
