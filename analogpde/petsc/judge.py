@@ -20,6 +20,10 @@ _STATUS = {status.code: status for status in (
 # penalty) make every backward error small.
 FP64_ROUNDING = 2.0**-48
 
+# Rows or unknowns of very different sizes make every normwise error small while ‖b − A x‖ is as large as ‖b‖: small
+# components of x may be all wrong. No solve is called converged that leaves more of b than this.
+LARGEST_RESIDUAL = 0.1
+
 
 class Judge:
     """Reports each iterate to PETSc and decides, with PETSc's convergence test and with the FP32 target.
@@ -70,9 +74,10 @@ class Judge:
         if progress.residual_norm == 0.0:  # whatever a program's test wants: nothing is left to correct
             return Status.CONVERGED_ATOL
         backward = self.backward_error(progress.residual_norm)
-        rounding = backward <= FP64_ROUNDING and progress.correction <= STOP_FORWARD
+        rounding = (backward <= FP64_ROUNDING and progress.correction <= STOP_FORWARD
+                    and progress.slow_estimate <= STOP_FORWARD)
         near = progress.forward_estimate <= STOP_FORWARD or rounding
-        if self._fp32 and backward <= STOP_BACKWARD and near:
+        if self._fp32 and backward <= STOP_BACKWARD and near and relative <= LARGEST_RESIDUAL:
             return Status.CONVERGED_FP32
         return None
 

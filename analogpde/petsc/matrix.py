@@ -94,11 +94,12 @@ def refuse_zero_diagonal(matrix: PETSc.Mat) -> None:
         return
     empty = comm.allreduce(bool(row == mine and not np.any(matrix.getRow(row)[1])))
     others = f" and {count - 1} more" if count > 1 else ""
-    why = "Saddle-point systems need a block preconditioner (-pc_type fieldsplit) with tiles inside."
+    why = ("Are the rows in the order of their unknowns? Saddle-point systems need a block preconditioner "
+           "(-pc_type fieldsplit) with tiles inside.")
     if empty:
         why = ("Nothing else is in that row either: is it an unknown that no equation was assembled for, or a "
                "prescribed one without its 1?")
-    raise ProgrammingFailed(f"row {row} of the matrix{others} has a zero diagonal, which no INV tile holds as a stable "
+    raise ProgrammingFailed(f"zero diagonal in row {row} of the matrix{others}, which no INV tile holds as a stable "
                             f"circuit. {why}")
 
 

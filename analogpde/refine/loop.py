@@ -44,6 +44,10 @@ class Accelerator(Protocol):
     """Chooses what the tiles see, and turns their corrections into better ones."""
 
     @property
+    def exact_projection(self) -> bool:
+        """Whether what it knows of slow modes is free of the tiles' noise."""
+
+    @property
     def slow_error(self) -> float:
         """Estimate of ‖e‖ before the latest step where a slow mode was seen; 0 where none is known."""
 
@@ -58,6 +62,7 @@ class PlainRefinement:
     """No acceleration: the published HP-INV loop."""
 
     slow_error = 0.0
+    exact_projection = False
 
     def target(self, system: LinearSystem, residual: Vector) -> Vector:
         """Return the residual itself."""
@@ -95,6 +100,10 @@ class _Directions:
         self._next = (self._next + 1) % self._restart
 
 
+# Ritz and singular values of A M below this are slow modes: the error may be as much larger than the correction M r.
+SLOW = 0.1
+
+
 class FlexibleGmres:
     """FGMRES(m) (Saad 1993): minimises ‖b − A x‖ over the corrections of one cycle.
 
@@ -103,9 +112,10 @@ class FlexibleGmres:
     change, the next correction is the same again, and the loop stagnates (degree 2 on 3-bit cells).
     """
 
-    slow_error = 0.0
+    exact_projection = True  # A Z = V H holds for whatever Z the tiles gave
 
     def __init__(self, size: int, restart: int) -> None:
+        self._gain, self._smallest, self._norm = 0.0, math.inf, 0.0
         self._restart = restart
         self._v = np.empty((0, size))
         self._z = np.empty((0, size))
@@ -113,6 +123,15 @@ class FlexibleGmres:
         self._used = 0
         self._beta = 0.0
         self._added = np.zeros(size)
+
+    @property
+    def slow_error(self) -> float:
+        """‖M‖‖r‖/σ before the latest step, σ the smallest singular value of A M seen in any cycle, if it is small.
+
+        A restart throws away the slow modes' directions with the others, and for a while the residual falls as if
+        these modes were not there.
+        """
+        return self._gain * self._norm / self._smallest if 0.0 < self._smallest < SLOW else 0.0
 
     def target(self, system: LinearSystem, residual: Vector) -> Vector:
         """Return the next basis vector; a new cycle begins with the residual."""
@@ -140,9 +159,13 @@ class FlexibleGmres:
             before = float(sums[-1]) if sweep == 0 else before
             self._hessenberg[: j + 1, j] += sums[:-1]
             w -= sums[:-1] @ self._v[: j + 1]
-        norm = math.sqrt(float(system.sum(np.array([w @ w]))[0]))
+        sums = np.sqrt(system.sum(np.array([w @ w, z @ z, residual @ residual])))
+        norm, self._norm = float(sums[0]), float(sums[2])
+        self._gain = max(self._gain, float(sums[1]))
         self._z[j] = z
         self._hessenberg[j + 1, j] = norm
+        singular = np.linalg.svd(self._hessenberg[: j + 2, : j + 1], compute_uv=False)
+        self._smallest = min(self._smallest, float(singular[-1]))
         first = np.zeros(j + 2)
         first[0] = self._beta
         weights = np.linalg.lstsq(self._hessenberg[: j + 2, : j + 1], first, rcond=None)[0]
@@ -166,10 +189,6 @@ class FlexibleGmres:
                 setattr(self, name, bigger)
 
 
-# Ritz values below this are slow modes: the error may then be as much larger than the correction M r.
-SLOW = 0.1
-
-
 class FlexibleConjugateGradients:
     """Flexible CG (Notay 2000): directions A-orthogonalised explicitly, because the tiles' noise varies.
 
@@ -177,6 +196,8 @@ class FlexibleConjugateGradients:
     correction z = M r the error can be: e = (M A)⁻¹ z, ‖e‖ ≤ ‖z‖/θ. While a slow mode waits for its turn the residuals
     fall as if it were not there, and only θ shows it.
     """
+
+    exact_projection = False
 
     def __init__(self, size: int, restart: int) -> None:
         self._kept = _Directions(size, restart)
@@ -240,6 +261,11 @@ class ConjugateGradientsFirst:
         self._size, self._restart = size, restart
 
     @property
+    def exact_projection(self) -> bool:
+        """That of the method in charge."""
+        return self._inner.exact_projection
+
+    @property
     def slow_error(self) -> float:
         """That of the method in charge."""
         return self._inner.slow_error
@@ -278,6 +304,7 @@ class Progress:
     Args:
         iteration: steps done. residual_norm: true ‖b − A x‖₂. correction: ‖x_k − x_{k−1}‖₂/‖x_k‖₂.
         solution_norm: ‖x_k‖₂. forward_estimate: estimate of ‖x_k − x‖₂/‖x‖₂ (infinite before two steps).
+        slow_estimate: that part of it which comes from slow modes and is free of noise; 0 if none was seen.
     """
 
     iteration: int
@@ -285,6 +312,7 @@ class Progress:
     correction: float
     solution_norm: float
     forward_estimate: float
+    slow_estimate: float = 0.0
 
 
 class _ForwardEstimate:
@@ -348,7 +376,7 @@ def refine(
     estimate = _ForwardEstimate()
     best, since_best = math.inf, 0
     step_norm, before, iteration = 0.0, 0.0, 0
-    forward = math.inf
+    forward, slow = math.inf, 0.0
     while True:
         true = system.residual(x)
         sums = system.sum(np.array([true @ true, x @ x]))
@@ -358,9 +386,11 @@ def refine(
         if iteration:
             slow = accelerator.slow_error * norm / before if before > 0 else 0.0
             forward = max(estimate.add(norm, step_norm), slow) / size if size > 0 else math.inf
+            # the Ritz values of CG are too noisy to be asked at FP64's floor
+            slow = slow / size if size > 0 and accelerator.exact_projection else 0.0
         else:
             estimate.add(norm, 0.0)
-        status = test(Progress(iteration, norm, step_norm / size if size > 0 else 0.0, size, forward))
+        status = test(Progress(iteration, norm, step_norm / size if size > 0 else 0.0, size, forward, slow))
         if status is Status.CONVERGED_FP32 and confirm is not None:
             check = system.correct(true)
             if not math.sqrt(float(system.sum(np.array([check @ check]))[0])) <= confirm * size:

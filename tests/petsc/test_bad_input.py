@@ -197,7 +197,7 @@ def test_no_matrix_at_all(PETSc):
 def test_a_zero_diagonal_is_refused_and_names_a_way_out(PETSc, solve, gallery, cause, cells):
     whole = gallery.saddle(cells)
     text = same_end(PETSc, cause(solve, whole))
-    assert "has a zero diagonal" in text
+    assert "zero diagonal" in text
     assert "-pc_type fieldsplit" in text
     assert f"row {cells**2} of the matrix" in text
 
@@ -259,7 +259,7 @@ def test_a_set_up_that_failed_can_be_mended(PETSc, solve, gallery, cause, bad, s
         done.ksp.solve(done.rhs, done.solution)
 
     text = same_end(PETSc, cause(again, bad))
-    assert ("NaN" if np.isnan(bad) else "has a zero diagonal") in text
+    assert ("NaN" if np.isnan(bad) else "zero diagonal") in text
     done.rhs.scale(1.0)  # nothing is left locked
     done.solution.set(0.0)
     again(None)  # PETSc does not set up again without a change: no tiles, or those of another matrix
