@@ -36,6 +36,9 @@ class LinearSystem(Protocol):
     def correct(self, residual: Vector) -> Vector:
         """Return d ≈ A⁻¹ residual, from the tiles; null-space components removed."""
 
+    def slow_error(self, residual: Vector) -> float:
+        """Return the norm of the error that this residual tells of in the modes known to be slow; 0 if none is."""
+
     def sum(self, values: Vector) -> Vector:
         """Return the sum of `values` over ranks."""
 
@@ -384,10 +387,10 @@ def refine(
             return Status.DIVERGED_NANORINF
         norm, size = math.sqrt(float(sums[0])), math.sqrt(float(sums[1]))
         if iteration:
-            slow = accelerator.slow_error * norm / before if before > 0 else 0.0
-            forward = max(estimate.add(norm, step_norm), slow) / size if size > 0 else math.inf
+            seen, known = accelerator.slow_error * norm / before if before > 0 else 0.0, system.slow_error(true)
+            forward = max(estimate.add(norm, step_norm), seen, known) / size if size > 0 else math.inf
             # the Ritz values of CG are too noisy to be asked at FP64's floor
-            slow = slow / size if size > 0 and accelerator.exact_projection else 0.0
+            slow = max(seen if accelerator.exact_projection else 0.0, known) / size if size > 0 else 0.0
         else:
             estimate.add(norm, 0.0)
         status = test(Progress(iteration, norm, step_norm / size if size > 0 else 0.0, size, forward, slow))
