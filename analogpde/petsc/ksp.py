@@ -160,6 +160,9 @@ class AnalogKSP:
             if status is Status.DIVERGED_STAGNATED:
                 floor += "Raise -ksp_analog_residual_bits, ask for less by -ksp_rtol, or use the digital residual. "
             advice = floor + advice
+        if status is Status.DIVERGED_STAGNATED and (outside := system.outside_range()) > 0:
+            advice = (f"The right-hand side has {outside:.1e} of itself in the null space, where no x reaches it: "
+                      "remove that part (MatNullSpaceRemove). ") + advice
         history = judge.all_ranks(operations.inv_shots - programmed.inv_shots)
         record = SolveRecord(
             prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,

@@ -135,6 +135,17 @@ class System:
         # rounding is below 1e-13 of Σ|v||Au|; an unsymmetric matrix of practical interest is far above
         return bool(abs(sums[0] - sums[1]) <= 1e-11 * sums[2])
 
+    def outside_range(self) -> float:
+        """Return which part of ‖b‖ lies in the null space of a symmetric A, beyond rounding. Collective."""
+        size = self._b.norm()
+        if self._space is None or not size or not self.symmetric():
+            return 0.0
+        self._b.copy(self._out)
+        self._space.remove(self._out)
+        self._out.aypx(-1.0, self._b)
+        part = float(self._out.norm()) / size
+        return part if part > 1e-13 else 0.0
+
     def destroy(self) -> None:
         """Free PETSc objects."""
         self._in.destroy()
