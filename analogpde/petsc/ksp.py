@@ -19,11 +19,12 @@ from analogpde.petsc.options import guard_names, help_text, read, wants_help
 from analogpde.petsc.register import check, function
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
-from analogpde.petsc.system import SlowModes, System
+from analogpde.petsc.system import System, slow_modes
 from analogpde.refine.loop import Progress, make_accelerator, refine
+from analogpde.refine.modes import SlowModes
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
-from analogpde.refine.target import FORWARD_ERROR, FP32_RTOL
+from analogpde.refine.target import CONFIRMED, FP32_RTOL, WELL_SCALED
 
 _PETSC_RTOL = 1e-5
 _DEFAULT_PCS = (None, "", "none", "ilu", "icc", "bjacobi")
@@ -32,9 +33,6 @@ _REASONS = {code: name for name, code in vars(PETSc.KSP.ConvergedReason).items()
 _REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5: "DIVERGED_BREAKDOWN",
                  -3: "DIVERGED_ITS", -11: "DIVERGED_PC_FAILED", -9: "DIVERGED_NANORINF"})
 _MESSAGES_PER_PREFIX = 3
-# Where rows differ in size by more, a plain correction must confirm an FP32-equivalent answer, and be at most so large.
-WELL_SCALED = 2.0**20
-CONFIRMED = FORWARD_ERROR / 2
 
 
 class AnalogKSP:
@@ -141,7 +139,7 @@ class AnalogKSP:
         norm, host = self._matrix_norm(matrix)
         sliced = self._sliced_operator(ksp, matrix)
         if self._modes[0] != version(matrix):
-            self._modes = (version(matrix), SlowModes(matrix, norm))
+            self._modes = (version(matrix), slow_modes(matrix, norm))
         system = System(ksp, b, sliced, host, transposed, self._modes[1])
         judge = Judge(ksp, b.norm(), norm, log.machine.inv_shots)
         try:

@@ -9,14 +9,10 @@ from numpy.typing import NDArray
 
 from analogpde.patches.grow import LocalMatrix, Patches, make_patches, unsymmetry
 from analogpde.patches.quality import cohesion, still_fits
+from analogpde.patches.rules import choose_strength
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import together
 from analogpde.petsc.stack import PETSc
-
-# Where the two directions of couplings differ by this fraction of them, convection rules: cores follow the flow more
-# closely. By measurement, docs/method.md.
-ONE_WAY = 0.1
-STRENGTH, STRENGTH_ONE_WAY = 0.25, 0.4
 
 
 def agglomerated(counts: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
@@ -181,7 +177,7 @@ class Partition:
         if self._strength is not None:
             return self._strength
         one_way, total = matrix.getComm().tompi4py().allreduce(np.array(unsymmetry(self.seen.matrix)))
-        return STRENGTH if one_way <= ONE_WAY * total else STRENGTH_ONE_WAY
+        return choose_strength(one_way, total)
 
     def _measure(self, matrix: PETSc.Mat) -> NDArray[np.int64]:
         comm = matrix.getComm().tompi4py()

@@ -11,6 +11,7 @@ from analogpde.chip import load
 from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
+from analogpde.patches.rules import LARGEST_COMPLEXITY, STALLED
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
@@ -21,10 +22,6 @@ from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
 from analogpde.tile.sharing import Budget
 
-# A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
-STALLED = 0.7
-# Beyond this operator complexity coarse levels cost more than they bring: the last one is solved digitally.
-LARGEST_COMPLEXITY = 6.0
 _NEED_A_FIXED_PC = ("bcgs", "bcgsl", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs",
                     "lgmres", "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
 _NO_FAILURE = PETSc.PC.FailedReason.NOERROR
