@@ -7,7 +7,7 @@ from dataclasses import asdict, astuple, dataclass, fields
 
 @dataclass
 class Ledger:
-    """Operation counts of one rank, one solve or a whole run; all are plain counts except bytes.
+    """Operation counts of one rank, one solve or a whole run; plain counts, except bytes and seconds.
 
     Args:
         inv_shots: settlings of a closed-loop INV tile, one per tile and application.
@@ -23,6 +23,9 @@ class Ledger:
             multigrid; what a digital preconditioner does is not counted.
         host_bytes: bytes those operations move, counted as if nothing stayed in a cache.
         tiles_multiplexed: tiles written again because the chip has too few of them and blocks take turns.
+        inv_repeats: of the INV shots, those repeated with half the input because a line had clipped.
+        settling_seconds: time that the INV shots need to settle, added up over tiles; zero for amplifiers without a
+            gain–bandwidth product.
     """
 
     inv_shots: int = 0
@@ -36,6 +39,8 @@ class Ledger:
     host_flops: int = 0
     host_bytes: int = 0
     tiles_multiplexed: int = 0
+    inv_repeats: int = 0
+    settling_seconds: float = 0.0
 
     def __add__(self, other: Ledger) -> Ledger:
         return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -48,6 +53,6 @@ class Ledger:
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, float]:
         """Return the counts by name, as the report stores them."""
         return asdict(self)

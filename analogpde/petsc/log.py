@@ -74,9 +74,11 @@ def reduce(comm: MPI.Comm, ledger: Ledger) -> Ledger:
     """Return the sum of a ledger over ranks. Collective."""
     if comm.size == 1:
         return ledger
-    total = np.empty(len(ledger.as_dict()), np.int64)
-    comm.Allreduce(np.array(list(ledger.as_dict().values()), np.int64), total)
-    return Ledger(*(int(count) for count in total))
+    seconds = comm.allreduce(ledger.settling_seconds)
+    counts = {name: value for name, value in ledger.as_dict().items() if name != "settling_seconds"}
+    total = np.empty(len(counts), np.int64)
+    comm.Allreduce(np.array(list(counts.values()), np.int64), total)
+    return Ledger(**dict(zip(counts, total.tolist(), strict=True)), settling_seconds=seconds)
 
 
 def write_report(path: str | None = None) -> None:
