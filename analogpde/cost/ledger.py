@@ -26,6 +26,13 @@ class Ledger:
         inv_repeats: of the INV shots, those repeated with half the input because a line had clipped.
         settling_seconds: time that the INV shots need to settle, added up over tiles; zero for amplifiers without a
             gain–bandwidth product.
+        inv_products: lines driven times lines read of all INV shots: the multiplications that as many products with
+            stored inverses would take.
+        amplifier_settlings: lines over the slowest mode, λ_min(D⁻¹G), added up over INV shots (estimated from the probe
+            shots, from above): what the energy of the amplifiers is proportional to.
+        rounds: applications of a bank of tiles or arrays, one after the other, added up over ranks.
+        round_settlings: 1/λ_min of the slowest tile, added up over these rounds.
+        rank_bytes: bytes that ranks send each other in products, applications of tiles and scalar products.
     """
 
     inv_shots: int = 0
@@ -41,6 +48,11 @@ class Ledger:
     tiles_multiplexed: int = 0
     inv_repeats: int = 0
     settling_seconds: float = 0.0
+    inv_products: int = 0
+    amplifier_settlings: float = 0.0
+    rounds: int = 0
+    round_settlings: float = 0.0
+    rank_bytes: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
         return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
-from analogpde.cost import TileUse
+from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput
 from analogpde.patches.blocks import (
     add_patches,
@@ -154,6 +154,7 @@ class Smoother:
             gather(self.patches.index, self.patches.size, seen, self._work)
             self.event += 1  # first: a failure must not leave this rank's count behind the others'
             log.machine.add(self.bank.shoot(self._work, self.event - 1))
+            log.machine.add(Ledger(rank_bytes=self.seen.sent))
             scatter_cores(self.patches.index, self.patches.core, self.seen.matrix.first, self._work, out.array)
 
     def correct_transposed(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
@@ -165,6 +166,7 @@ class Smoother:
             sums = np.zeros(self.seen.matrix.rows)
             try:
                 log.machine.add(self.bank.shoot(self._work, self.event - 1, transposed=True))
+                log.machine.add(Ledger(rank_bytes=self.seen.sent))
                 add_patches(self.patches.index, self.patches.size, self._work, sums)
             except Exception as error:  # the other ranks wait for the scatter
                 failure = error

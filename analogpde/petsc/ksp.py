@@ -14,7 +14,7 @@ from analogpde.options import KSP_OPTIONS
 from analogpde.petsc import log
 from analogpde.petsc.guard import carried, say
 from analogpde.petsc.judge import Judge
-from analogpde.petsc.matrix import as_aij, version
+from analogpde.petsc.matrix import as_aij, ghost_bytes, version
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
 from analogpde.petsc.register import check, function
 from analogpde.petsc.sliced import SlicedOperator
@@ -43,7 +43,7 @@ class AnalogKSP:
     def __init__(self) -> None:
         self.values: dict[str, Any] = {option.name: option.default for option in KSP_OPTIONS}
         self._sliced: SlicedOperator | None = None
-        self._norm: tuple[Any, float, int] = (None, 0.0, 0)  # of which matrix, norm, entries on this rank
+        self._norm: tuple[Any, float, Ledger] = (None, 0.0, Ledger())  # of which matrix, norm, cost of a product
         self._spread = 1.0  # of the rows' norms
         self._modes: tuple[Any, SlowModes | None] = (None, None)
         self._symmetric: tuple[Any, bool] = (None, False)
@@ -102,7 +102,7 @@ class AnalogKSP:
         if self._sliced is not None:
             self._sliced.destroy()
             self._sliced = None
-        self._norm, self._modes = (None, 0.0, 0), (None, None)
+        self._norm, self._modes = (None, 0.0, Ledger()), (None, None)
 
     def destroy(self, ksp: PETSc.KSP) -> None:
         """Free everything."""
@@ -246,12 +246,13 @@ class AnalogKSP:
     def _matrix_norm(self, matrix: PETSc.Mat) -> tuple[float, Ledger]:
         """Return the largest row 2-norm, a lower bound of ‖A‖₂, and what one product costs the host. Collective."""
         if self._norm[0] == version(matrix):
-            return self._norm[1], Ledger(host_flops=2 * self._norm[2], host_bytes=12 * self._norm[2])
+            return self._norm[1], self._norm[2]
         comm = matrix.getComm().tompi4py()
-        largest, smallest, entries = 0.0, math.inf, 0
+        largest, smallest, entries, sent = 0.0, math.inf, 0, 0
         try:
             aij, converted = as_aij(matrix, "matrix type", "")
             indptr, _, values = aij.getValuesCSR()
+            sent = ghost_bytes(aij)
             if converted:
                 aij.destroy()
             entries = len(values)
@@ -271,8 +272,8 @@ class AnalogKSP:
         norm = float(comm.allreduce(largest, op=MPI.MAX))
         least = float(comm.allreduce(smallest, op=MPI.MIN))
         self._spread = norm / least if least > 0 else math.inf
-        self._norm = (version(matrix), norm, entries)
-        return norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries)
+        self._norm = (version(matrix), norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries, rank_bytes=sent))
+        return norm, self._norm[2]
 
     def _sliced_operator(self, ksp: PETSc.KSP, matrix: PETSc.Mat) -> SlicedOperator | None:
         if self.values["ksp_analog_residual"] != "sliced":

@@ -6,6 +6,7 @@ import atexit
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -74,11 +75,14 @@ def reduce(comm: MPI.Comm, ledger: Ledger) -> Ledger:
     """Return the sum of a ledger over ranks. Collective."""
     if comm.size == 1:
         return ledger
-    seconds = comm.allreduce(ledger.settling_seconds)
-    counts = {name: value for name, value in ledger.as_dict().items() if name != "settling_seconds"}
-    total = np.empty(len(counts), np.int64)
-    comm.Allreduce(np.array(list(counts.values()), np.int64), total)
-    return Ledger(**dict(zip(counts, total.tolist(), strict=True)), settling_seconds=seconds)
+    totals: dict[str, Any] = {}
+    for kind, dtype in ((int, np.int64), (float, np.float64)):
+        # by the type of the default: a sum that happens to be whole must not be of another kind on one rank
+        names = [name for name, value in Ledger().as_dict().items() if type(value) is kind]
+        total = np.empty(len(names), dtype)
+        comm.Allreduce(np.array([getattr(ledger, name) for name in names], dtype), total)
+        totals |= dict(zip(names, total.tolist(), strict=True))
+    return Ledger(**totals)
 
 
 def write_report(path: str | None = None) -> None:

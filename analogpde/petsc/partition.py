@@ -65,6 +65,7 @@ class Seen:
             self._scatter = PETSc.Scatter().create(template, reach, self._ghosted, None)
             template.destroy()
             reach.destroy()
+        self.sent = 8 * (len(self.rows) - (end - begin))  # bytes of a vector that come from other ranks
         self.read(matrix)
 
     def read(self, matrix: PETSc.Mat) -> None:

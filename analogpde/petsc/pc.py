@@ -15,7 +15,7 @@ from analogpde.patches.rules import LARGEST_COMPLEXITY, STALLED
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
-from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
+from analogpde.petsc.matrix import as_aij, galerkin, ghost_bytes, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
 from analogpde.petsc.partition import Partition
 from analogpde.petsc.stack import MPI, PETSc
@@ -383,7 +383,8 @@ class AnalogPC:
             entries += 2 * int(matrix.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
         for p in prolongations:
             entries += 2 * int(p.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
-        self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries)
+        sent = 2 * sum(ghost_bytes(m) for m in [*matrices[: len(prolongations)], *prolongations])
+        self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries, rank_bytes=sent)
 
     def _describe_levels(self, matrices: list[PETSc.Mat]) -> None:
         """Keep the lines of `describe`. Collective."""

@@ -101,6 +101,7 @@ class System:
             return values
         total = np.empty_like(values)
         self._comm.Allreduce(values, total)
+        log.machine.add(Ledger(rank_bytes=values.nbytes))
         return total
 
     def symmetric(self) -> bool:

@@ -25,6 +25,11 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "tiles_multiplexed": ("tiles in turn", "of the programmed: again, because the chip has too few"),
     "inv_repeats": ("INV shots repeated", "with half the input, because a line had clipped"),
     "settling_seconds": ("settling time", "of the INV shots, added up over tiles"),
+    "inv_products": ("inverse products", "multiplications that products with stored inverses would take"),
+    "amplifier_settlings": ("amplifier load", "lines over the slowest mode, added up over INV shots"),
+    "rounds": ("rounds", "applications of banks of tiles in sequence, added up over ranks"),
+    "round_settlings": ("round load", "1 over the slowest mode of each round"),
+    "rank_bytes": ("bytes sent", "between ranks"),
 }
 """Label and meaning of each count of the ledger."""
 
@@ -38,7 +43,9 @@ def amount(name: str, value: float) -> str:
     """Return the count `name` of the ledger: exact where people compare, scaled for flops and bytes."""
     if name == "settling_seconds":
         return with_unit(float(value), "s")
-    if name not in ("host_flops", "host_bytes"):
+    if name in ("amplifier_settlings", "round_settlings"):
+        return f"{value:.3g}"
+    if name not in ("host_flops", "host_bytes", "rank_bytes"):
         return count(int(value))
     unit = "flop" if name == "host_flops" else "B"
     scaled = float(value)
