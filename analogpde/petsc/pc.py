@@ -11,20 +11,17 @@ from analogpde.chip import load
 from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
+from analogpde.patches.rules import LARGEST_COMPLEXITY, STALLED
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
-from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
+from analogpde.petsc.matrix import as_aij, galerkin, ghost_bytes, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
 from analogpde.petsc.partition import Partition
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
 from analogpde.tile.sharing import Budget
 
-# A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
-STALLED = 0.7
-# Beyond this operator complexity coarse levels cost more than they bring: the last one is solved digitally.
-LARGEST_COMPLEXITY = 6.0
 _NEED_A_FIXED_PC = ("bcgs", "bcgsl", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs",
                     "lgmres", "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
 _NO_FAILURE = PETSc.PC.FailedReason.NOERROR
@@ -386,7 +383,8 @@ class AnalogPC:
             entries += 2 * int(matrix.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
         for p in prolongations:
             entries += 2 * int(p.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
-        self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries)
+        sent = 2 * sum(ghost_bytes(m) for m in [*matrices[: len(prolongations)], *prolongations])
+        self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries, rank_bytes=sent)
 
     def _describe_levels(self, matrices: list[PETSc.Mat]) -> None:
         """Keep the lines of `describe`. Collective."""

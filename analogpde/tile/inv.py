@@ -8,7 +8,8 @@ ADCs round the output, the host scales back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,7 @@ class InvBank:
         programmed: what programming cost.
         shift: mean stability shift; delta: largest δ = 2 σ sqrt(cells of the fullest row)/s_min.
         smallest: smallest singular value measured, of matrices scaled to a unit diagonal; infinite without tiles.
+        slowness: 1/λ_min(D⁻¹G) of each tile, from above, D the row conductances with the input's; shape (K,).
     """
 
     factors: Groups
@@ -71,6 +73,7 @@ class InvBank:
     delta: float
     smallest: float
     dense_solves: int = 0
+    slowness: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def count(self) -> int:
@@ -111,7 +114,17 @@ class InvBank:
                 self.deviation, self.drawn, self.scale, self.sign, self.chip.dac.codes, self.chip.adc.codes,
                 np.uint64(self.seed), np.uint64(self.word), self.tiles, np.uint64(event & 0xFFFFFFFF), x, transposed)
         driven = self.kept if transposed else self.sizes
-        return Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
+        lines = Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
+        return lines + self.load
+
+    @cached_property
+    def load(self) -> Ledger:
+        """What one application asks of amplifiers and time, whichever way it goes."""
+        if not self.count:
+            return Ledger()
+        return Ledger(
+            inv_products=int(self.sizes.astype(np.int64) @ self.kept), rounds=1,
+            amplifier_settlings=float(self.sizes @ self.slowness), round_settlings=float(self.slowness.max()))
 
 
 def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
@@ -147,6 +160,7 @@ def program_bank(
     deviation = np.zeros(len(scaled.value) if read else 0, np.float32)
     drawn = np.zeros(count, bool)
     final_shift, final_delta, final_smallest = np.zeros(count), np.zeros(count), np.zeros(count)
+    slowness = np.zeros(count)
     ledger = Ledger()
     for chunk in _chunks(count, n):
         pending, extra = chunk, np.zeros(len(chunk))
@@ -167,6 +181,9 @@ def program_bank(
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
+            total = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
+            # the conductance through which the input drives a row is as large as the diagonal
+            slowness[done] = (1.0 + total.reshape(-1, n).max(axis=1, initial=0.0)[good]) / smallest[good]
             final_shift[done], final_delta[done], final_smallest[done] = held.shift[good], delta[good], smallest[good]
             if read or intended is not None:
                 lengths = np.diff(scaled.offsets)[done]
@@ -201,4 +218,4 @@ def program_bank(
         groups, scaled.sizes, scaled.sizes if kept is None else kept, offsets, row, col, deviation, drawn, scale, sign,
         scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
         shift=float(final_shift.mean()) if count else 0.0, delta=float(final_delta.max(initial=0.0)),
-        smallest=float(final_smallest.min(initial=np.inf)))
+        smallest=float(final_smallest.min(initial=np.inf)), slowness=slowness)

@@ -145,7 +145,8 @@ class MvmBank:
         multiply(self.block, *read, self.offsets, *cells, self.value, self.deviation, self.chip.dac.codes,
                  self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
                  np.uint64(event & 0xFFFFFFFF), -1.0, x, y)
-        return Ledger(mvm_shots=self.count, dac_conversions=len(read[3]), adc_conversions=len(read[1]))
+        return Ledger(mvm_shots=self.count, dac_conversions=len(read[3]), adc_conversions=len(read[1]),
+                      rounds=int(self.count > 0))
 
 
 def program_mvm(

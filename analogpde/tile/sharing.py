@@ -214,7 +214,7 @@ def share(
     return replace(
         bank, factors=spread(bank.factors, label), sizes=bank.sizes[label], kept=kept, offsets=offsets,
         row=bank.row[entries], col=bank.col[entries], deviation=bank.deviation[entries], drawn=bank.drawn[label],
-        scale=scale, sign=sign, tiles=tiles)
+        scale=scale, sign=sign, tiles=tiles, slowness=bank.slowness[label])
 
 
 @dataclass
