@@ -54,6 +54,7 @@ def test_a_solve_that_does_not_converge_fails_the_run_and_is_reported(problem, s
         assert "FAILED" in capsys.readouterr().out
 
 
+@pytest.mark.mpi
 def test_an_error_if_not_converged_still_leaves_a_report(problem, tmp_path, comm):
     folder = comm.bcast(str(tmp_path))
     outcome = problem("poisson").SCRIPT.execute(
