@@ -132,10 +132,10 @@ class Drawing:
     event: int
 
     def noise(self, deviation: float | None, what: str, n: int) -> Array | float:
-        """Draw one number a line, shape (K, n)."""
+        """Draw one number a line in use, shape (K, n)."""
         if not deviation:
             return 0.0
-        sizes = self.sizes.astype(np.int64)
+        sizes = np.minimum(self.sizes, n).astype(np.int64)
         offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
         out = np.zeros((len(sizes), n))
         out[np.arange(n) < sizes[:, None]] = deviation * normal(
