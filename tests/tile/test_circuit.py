@@ -242,6 +242,25 @@ def test_wires_of_arrays_against_nodal_solver(m, n, filled, row, column):
     assert far(a @ volts, wanted) > 1e-4
 
 
+@NEEDS_NGSPICE
+@pytest.mark.parametrize("n", [4, 16, 32])
+@pytest.mark.parametrize("effect", ["gain", "offset", "wires", "all"])
+def test_open_loop_against_ngspice(n, effect):
+    rng = np.random.default_rng(n)
+    a = rng.uniform(-1, 1, (n, n)) * (rng.random((n, n)) < 0.5)
+    ohm, gain = 5.0 if effect in ("wires", "all") else 0.0, 200.0 if effect in ("gain", "all") else 1e8
+    offset = np.zeros((1, n)) if effect in ("gain", "wires") else rng.normal(size=(1, n)) * 1e-3
+    chip = QUIET.replace(amplifier_gain=gain, wire_resistance=ohm)
+    i, j = np.nonzero(a)
+    seen = read_out(np.array([0, len(i)]), i, j, a[i, j], np.ones(1), np.array([n]), np.array([n]), chip, offset)
+    matrix = np.zeros((n, n))
+    matrix[seen.row, seen.col] = seen.value
+    volts, unit = rng.uniform(-0.2, 0.2, n), chip.cell.conductance_max
+    _, answer = ngspice(mvm_tile(np.maximum(a, 0) * unit, np.maximum(-a, 0) * unit, volts, unit, Parts(
+        gain=gain, offset=offset[0], row=ohm, column=ohm)), [f"o{k}" for k in range(n)])
+    assert far(matrix @ volts + seen.offset[0], -answer[0]) < 1e-6
+
+
 def test_both_eliminations_agree_and_balance():
     wires = importlib.import_module("analogpde.tile.wires")
     g = np.random.default_rng(0).uniform(0, 35e-6, (3, 12, 12))
