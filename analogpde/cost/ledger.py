@@ -22,6 +22,7 @@ class Ledger:
         host_flops: floating-point operations of the host in sparse products of the refinement loop and of the tile
             multigrid; what a digital preconditioner does is not counted.
         host_bytes: bytes those operations move, counted as if nothing stayed in a cache.
+        tiles_replaced: tiles written on a spare tile, because the first one is dead or too faulty.
         tiles_multiplexed: tiles written again because the chip has too few of them and blocks take turns.
     """
 
@@ -36,6 +37,7 @@ class Ledger:
     host_flops: int = 0
     host_bytes: int = 0
     tiles_multiplexed: int = 0
+    tiles_replaced: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
         return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))

@@ -178,7 +178,7 @@ class AnalogPC:
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Warn of a KSP whose residual norm is not the true one when the preconditioner varies."""
         chip = self.settings.chip
-        varies = chip.cell.read_noise or chip.dac.bits is not None or chip.adc.bits is not None
+        varies = not chip.quiet or chip.dac.bits is not None or chip.adc.bits is not None
         if (ksp.getOptionsPrefix() or "").endswith("esteig_"):
             return  # GAMG's and Chebyshev's look at the largest eigenvalue: an estimate, no answer
         if varies and ksp.getType() in _NEED_A_FIXED_PC and not self._warned:
@@ -326,7 +326,7 @@ class AnalogPC:
         if settings.coarse == "digital" or settings.tiles is not None:
             return None
         try:
-            reach = settings.chip.tile_size << DEEPEST
+            reach = settings.chip.lines << DEEPEST
             if size > reach:
                 raise ProgrammingFailed(
                     f"the coarsest level, {size} unknowns, exceeds the {reach} that BlockAMC solves on tiles of "
