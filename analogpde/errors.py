@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
 
 
@@ -49,9 +48,13 @@ def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> s
     """
     words = list(known)
     longer = [other for other in words if len(word) >= 4 and other.startswith(word)]
-    # of words that are equally alike the one that begins alike
-    near = sorted(difflib.get_close_matches(word, words, n=3, cutoff=likeness),
-                  key=lambda other: (-round(difflib.SequenceMatcher(None, other, word).ratio(), 2),
-                                     -len(os.path.commonprefix([other, word]))))
+
+    def unlike(other: str) -> tuple[float, int]:
+        """Return how unlike a word is; of words that are equally alike the one that begins alike comes first."""
+        alike = [a == b for a, b in zip(other, word, strict=False)]
+        begin = alike.index(False) if False in alike else len(alike)
+        return -round(difflib.SequenceMatcher(None, other, word).ratio(), 2), -begin
+
+    near = sorted(difflib.get_close_matches(word, words, n=3, cutoff=likeness), key=unlike)
     found = longer or near
     return f"Did you mean {found[0]}?" if found else ""

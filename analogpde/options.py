@@ -99,6 +99,8 @@ KSP_OPTIONS = (
            "bit-sliced fixed-point multiplier (HP-MVM).", choices=("digital", "sliced")),
     Option("ksp_analog_residual_bits", "int", 24, "Fixed-point bits of matrix and vector in the sliced residual, "
            "in slices of 3.", low=3, high=54),
+    Option("ksp_analog_residual_progressive", "flag", False, "Sliced residual: each from no more slices than it needs, "
+           "few while it is large. The accelerator is then fgmres or none."),
     Option("ksp_analog_accelerator", "choice", "auto", "none: plain refinement, the chip paper's HP-INV; fcg: flexible "
            "conjugate gradients (symmetric definite A); fgmres: flexible residual minimisation; auto: fcg if A is "
            "symmetric, else fgmres.", choices=("auto", "none", "fgmres", "fcg")),

@@ -23,6 +23,7 @@ class Ledger:
             multigrid; what a digital preconditioner does is not counted.
         host_bytes: bytes those operations move, counted as if nothing stayed in a cache.
         tiles_replaced: tiles written on a spare tile, because the first one is dead or too faulty.
+        mvm_slices_saved: products of slices that a progressive residual did without.
         tiles_multiplexed: tiles written again because the chip has too few of them and blocks take turns.
     """
 
@@ -38,6 +39,7 @@ class Ledger:
     host_bytes: int = 0
     tiles_multiplexed: int = 0
     tiles_replaced: int = 0
+    mvm_slices_saved: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
         return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))

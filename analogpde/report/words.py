@@ -24,6 +24,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "host_bytes": ("host bytes", "moved by those operations, as if nothing stayed in a cache"),
     "tiles_multiplexed": ("tiles in turn", "of the programmed: again, because the chip has too few"),
     "tiles_replaced": ("tiles replaced", "of the rewritten: on a spare tile, because the first is dead or too faulty"),
+    "mvm_slices_saved": ("MVM slices saved", "by progressive residuals, which do without the lowest slices"),
 }
 """Label and meaning of each count of the ledger."""
 
