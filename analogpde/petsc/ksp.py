@@ -233,7 +233,7 @@ class AnalogKSP:
         """
         name = str(self.values["ksp_analog_accelerator"])
         if self.values["ksp_analog_residual"] == "sliced" and self.values["ksp_analog_residual_progressive"]:
-            # conjugate gradients take their step lengths from the residual: with a tenth of it wrong they lose their way
+            # conjugate gradients take step lengths from the residual: with a tenth of it wrong they lose their way
             if name == "fcg":
                 raise InvalidInput("-ksp_analog_accelerator", "fcg", "none | fgmres with a progressive residual")
             return "fgmres" if name == "auto" else name

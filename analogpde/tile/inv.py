@@ -195,8 +195,11 @@ def program_bank(
             # what is missing to δ = 1, and at least twice what was there, so that the loop ends
             over = np.isfinite(delta) & (delta > LARGEST_DELTA)
             missing = np.where(over, (np.where(over, delta, 0.0) - 0.9) * smallest, 0.0)
-            # a spare tile in place of a faulty one may do without
-            least = 0.0 if chip.faults.any and attempt == 0 else 0.01
+            least = np.full(len(pending), 0.01)
+            if chip.faults.any:  # in place of a tile with a line that carries no current a spare one may do as it is
+                current = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
+                silent = (current.reshape(-1, n) == 0) & (np.arange(n) < part.sizes[:, None])
+                least = np.where(silent.any(axis=1), 0.0, 0.01)
             extra = np.maximum(np.maximum(2.0 * extra, least), extra + missing)[~good]
             pending = pending[~good]
         else:
