@@ -10,19 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from analogpde.chip.ageing import Drift, Faults
+from analogpde.chip.amplifier import Amplifier, Inverter
 from analogpde.chip.cell import Cell
 from analogpde.chip.converter import Converter
-from analogpde.chip.fields import allowed, check, from_mapping, quantity
+from analogpde.chip.fields import allowed, check, from_mapping, quantity, refuse_unknown
 from analogpde.chip.multiplier import Multiplier
+from analogpde.chip.wire import Wire
 from analogpde.errors import AnalogError, InvalidInput, did_you_mean
 
 # The parts of a chip, and what a file may leave out of them: what it does not name is ideal.
-PARTS: dict[str, type] = {"cell": Cell, "dac": Converter, "adc": Converter, "drift": Drift, "faults": Faults,
+PARTS: dict[str, type] = {"cell": Cell, "dac": Converter, "adc": Converter, "amplifier": Amplifier,
+                          "inverter": Inverter, "wire": Wire, "drift": Drift, "faults": Faults,
                           "multiplier": Multiplier}
 # Names of overrides, options of the chip without `analog_`: the parts and fields that they set.
 OVERRIDES: dict[str, tuple[str, ...]] = {
     "tile_size": ("tile_size",), "cell_bits": ("cell.bits",), "programming_error": ("cell.programming_error",),
     "read_noise": ("cell.read_noise",), "dac_bits": ("dac.bits",), "adc_bits": ("adc.bits",),
+    **{f"{part}_{name}": (f"{part}.{name}",) for part in ("dac", "adc") for name in ("range", "offset", "noise")},
+    "bound_repeats": ("bound_repeats",), "amplifier_gain": ("amplifier.gain",),
+    "gain_bandwidth": ("amplifier.gain_bandwidth",), "amplifier_offset": ("amplifier.offset",),
+    "output_swing": ("amplifier.swing",), "input_conductance": ("amplifier.input_conductance",),
+    "settle_time": ("amplifier.settle_time",), "compensate_gain": ("amplifier.compensated",),
+    "inverter_gain": ("inverter.gain",), "inverter_gain_bandwidth": ("inverter.gain_bandwidth",),
+    "inverter_offset": ("inverter.offset",), "inverter_mismatch": ("inverter.mismatch",),
+    "wire_resistance": ("wire.row", "wire.column"), "wires": ("wire.elimination",),
     **{name: (f"cell.{name}",) for name in ("programming_model", "off_conductance", "off_error", "sign_mapping")},
     "time": ("drift.time",),
     **{name: (f"faults.{name}",) for name in ("stuck_low", "stuck_high", "dead_rows", "dead_columns", "dead_tiles")},
@@ -69,6 +80,9 @@ class Chip:
         tile_size: rows and columns of a tile.
         cell: the memory cell.
         dac, adc: converters of the input and the output lines.
+        amplifier, inverter: of the rows, and of the columns of the negative array.
+        wire: of the crossbars.
+        bound_repeats: see `quantity`.
         drift: what time does to the cells. faults: what does not work.
         multiplier: the bit-sliced arrays of the HP-MVM.
         sources: for each value (by dotted field name) where it comes from.
@@ -81,6 +95,12 @@ class Chip:
     dac: Converter = field(default_factory=Converter)
     adc: Converter = field(default_factory=Converter)
     sources: dict[str, Source] = field(default_factory=dict)
+    amplifier: Amplifier = field(default_factory=Amplifier)
+    inverter: Inverter = field(default_factory=Inverter)
+    wire: Wire = field(default_factory=Wire)
+    bound_repeats: int = quantity(
+        "How often a shot of a tile is repeated with half the input while an amplifier or an ADC clips.",
+        low=0, high=24, integer=True, default=10)
     drift: Drift = field(default_factory=Drift)
     faults: Faults = field(default_factory=Faults)
     multiplier: Multiplier = field(default_factory=Multiplier)
@@ -97,8 +117,10 @@ class Chip:
 
     @property
     def deterministic(self) -> bool:
-        """True if one shot is a linear map that never changes: no read noise, ideal converters."""
-        return self.quiet and self.dac.bits is None and self.adc.bits is None
+        """True if one shot is a linear map that never changes: no read noise, no offsets, nothing rounds or clips."""
+        converters = all(part.bits is None and part.rounds_only for part in (self.dac, self.adc))
+        return (self.quiet and converters and not self.amplifier.offset and not self.inverter.offset
+                and self.amplifier.swing is None)
 
     @property
     def quiet(self) -> bool:
@@ -109,6 +131,18 @@ class Chip:
     def lines(self) -> int:
         """Rows of the largest block that is planned for one tile: all of them, if none can be broken."""
         return self.faults.planned_lines(self.tile_size)
+
+    @property
+    def ideal_loop(self) -> bool:
+        """True if what the amplifiers see is what the cells hold: infinite gains, exact inverters, no wires."""
+        return (self.amplifier.gain is None and self.inverter.gain is None and not self.inverter.mismatch
+                and self.wire.ideal)
+
+    @property
+    def ideal_lines(self) -> bool:
+        """True if a shot does nothing to inputs and outputs but round them: volts play no part."""
+        return (self.dac.rounds_only and self.adc.rounds_only and not self.amplifier.offset
+                and not self.inverter.offset and self.amplifier.swing is None and self.amplifier.settle_time is None)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the chip as plain JSON data; `from_dict` reads it back."""
@@ -128,6 +162,7 @@ class Chip:
         given = data
         if isinstance(data, dict):
             data = dict(data)
+            refuse_unknown(Chip, data, "")
             if "name" not in data:
                 raise InvalidInput("name", None, "a non-empty text", "Give the chip a name.")
             for key, kind in PARTS.items():
@@ -184,7 +219,7 @@ class Chip:
         for name in overrides:
             if name not in OVERRIDES:
                 raise InvalidInput("override", name, ", ".join(OVERRIDES), did_you_mean(name, OVERRIDES))
-        for name, targets in OVERRIDES.items():  # in this order: a leak's spread asks for a leak
+        for name, targets in OVERRIDES.items():  # in this order: a settling time asks for a bandwidth
             if name not in overrides:
                 continue
             for target in targets:
@@ -236,7 +271,7 @@ class Chip:
 
     def values(self) -> dict[str, Any]:
         """Return every value of the chip's hardware by dotted name; None where it is ideal."""
-        found: dict[str, Any] = {"tile_size": self.tile_size}
+        found: dict[str, Any] = {"tile_size": self.tile_size, "bound_repeats": self.bound_repeats}
         for part, kind in PARTS.items():
             found |= {f"{part}.{item.name}": getattr(getattr(self, part), item.name)
                       for item in dataclasses.fields(kind)}

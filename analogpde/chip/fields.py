@@ -35,6 +35,11 @@ def choice(meaning: str, words: tuple[str, ...], *, default: str | None = None, 
     return dataclasses.field(default=default, metadata={"meaning": meaning, "words": words, "ideal": ideal})
 
 
+def flag(meaning: str) -> Any:
+    """Declare a dataclass field that is True or False; False is the default."""
+    return dataclasses.field(default=False, metadata={"meaning": meaning, "flag": True, "ideal": False})
+
+
 def coefficients(meaning: str) -> Any:
     """Declare a dataclass field that holds the coefficients of a polynomial, or None."""
     return dataclasses.field(default=None, metadata={"meaning": meaning, "ideal": True, "numbers": True})
@@ -43,6 +48,8 @@ def coefficients(meaning: str) -> Any:
 def allowed(field: dataclasses.Field[Any]) -> str:
     """Return the allowed values of a field made by `quantity` or `choice`, in words."""
     data = field.metadata
+    if "flag" in data:
+        return "true | false"
     if "numbers" in data:
         return f"1 to {MOST_COEFFICIENTS} numbers, or null"
     if "words" in data:
@@ -65,6 +72,10 @@ def check(owner: Any, where: str) -> None:
         value = getattr(owner, field.name)
         if value is None and data["ideal"]:
             continue
+        if "flag" in data:
+            if not isinstance(value, bool):
+                raise InvalidInput(f"{where}{field.name}", value, allowed(field))
+            continue
         if "numbers" in data:
             good = isinstance(value, list | tuple) and 0 < len(value) <= MOST_COEFFICIENTS and all(
                 isinstance(c, Real) and not isinstance(c, bool) and math.isfinite(c) for c in value)
@@ -85,6 +96,18 @@ def check(owner: Any, where: str) -> None:
         object.__setattr__(owner, field.name, int(value) if data["integer"] else float(value))
 
 
+def refuse_unknown(kind: type, data: dict[str, Any], where: str) -> None:
+    """Refuse a key that is no field of a dataclass.
+
+    Raises:
+        InvalidInput: with the nearest known one.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]
+    for key in data:
+        if key not in names:
+            raise InvalidInput(f"{where}{key}", data[key], "the fields " + ", ".join(names), did_you_mean(key, names))
+
+
 def from_mapping(kind: type, data: Any, where: str) -> Any:
     """Build a flat dataclass from a JSON object.
 
@@ -94,9 +117,7 @@ def from_mapping(kind: type, data: Any, where: str) -> Any:
     names = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(data, dict):
         raise InvalidInput(where.rstrip(".") or "chip", data, "a JSON object with " + ", ".join(names))
-    for key in data:
-        if key not in names:
-            raise InvalidInput(f"{where}{key}", data[key], "the fields " + ", ".join(names), did_you_mean(key, names))
+    refuse_unknown(kind, data, where)
     try:
         return kind(**data)
     except InvalidInput as error:  # say which part of the chip it is: dac.bits, not converter.bits

@@ -24,6 +24,9 @@ _WAN = "Wan et al., Nature 2022 (NeuRRAM)"
 
 # What all presets share.
 _COMMON = {
+    "bound_repeats": Source("bound management of aihwkit: half the input while outputs clip", "second-hand"),
+    "amplifier.compensated": Source("no account of a chip mentions it; without finite gain it says nothing", "assumed"),
+    "wire.elimination": Source("a matter of the emulator: exact where that is affordable", "assumed"),
     "cell.sign_mapping": Source("differential pairs; accounts of the 2025 paper name them and a bias column, "
                                 "-analog_sign_mapping bias", "second-hand"),
     "cell.slices": Source("one cell a slice: by definition of a slice", "assumed"),
@@ -241,6 +244,9 @@ def load(name_or_path: str) -> Chip:
     if name_or_path in PRESETS:
         return PRESETS[name_or_path]
     if name_or_path.lower().endswith(".json") or os.path.exists(name_or_path):  # a folder gets the system's message
+        if not os.path.lexists(name_or_path):
+            raise InvalidInput("-analog_chip", name_or_path, "a file that exists, or " + " | ".join(PRESETS),
+                               did_you_mean(name_or_path.lower().removesuffix(".json"), PRESETS))
         return Chip.read(name_or_path)
     raise InvalidInput("-analog_chip", name_or_path, " | ".join(PRESETS) + " | FILE.json",
                        did_you_mean(name_or_path.lower(), PRESETS))

@@ -9,8 +9,35 @@ from numpy.typing import NDArray
 
 from analogpde.cost import Ledger
 from analogpde.petsc import log
+from analogpde.petsc.matrix import near_null_vectors
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import PETSc
+from analogpde.refine.modes import SlowModes
+
+
+def slow_modes(matrix: PETSc.Mat, norm: float) -> SlowModes:
+    """Return what tells of the error along the near-null vectors of a matrix. Collective.
+
+    Args:
+        matrix: A. norm: an estimate of ‖A‖₂.
+    """
+    comm = matrix.getComm().tompi4py()
+    vectors = near_null_vectors(matrix)
+    images = np.empty_like(vectors)
+    v, image = matrix.createVecs()
+    for k in range(vectors.shape[1]):
+        v.array[:] = vectors[:, k]
+        matrix.mult(v, image)
+        images[:, k] = image.array_r
+    v.destroy()
+    image.destroy()
+
+    def add(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.empty_like(values)
+        comm.Allreduce(np.ascontiguousarray(values), total)
+        return total
+
+    return SlowModes(vectors, images, norm, add)
 
 
 class System:
@@ -18,7 +45,7 @@ class System:
 
     def __init__(
         self, ksp: PETSc.KSP, b: PETSc.Vec, sliced: SlicedOperator | None, host: Ledger, transposed: bool = False,
-        progressive: bool = False,
+        modes: SlowModes | None = None, progressive: bool = False,
     ) -> None:
         self._matrix, _ = ksp.getOperators()
         self._transposed = transposed
@@ -31,6 +58,7 @@ class System:
         if sliced is not None:
             sliced.restart()
         self._host = host
+        self._modes = modes
         space = self._matrix.getTransposeNullSpace() if transposed else self._matrix.getNullSpace()
         self._space = space if space.handle else None
         self.difference = 0.0
@@ -69,12 +97,17 @@ class System:
             self._space.remove(self._out)
         return np.asarray(self._out.array_r).copy()
 
+    def slow_error(self, residual: NDArray[np.float64]) -> float:
+        """Return the norm of the error along near-null vectors. Collective."""
+        return self._modes.error(residual, self._transposed) if self._modes is not None else 0.0
+
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum over ranks. Collective."""
         if self._comm.size == 1:
             return values
         total = np.empty_like(values)
         self._comm.Allreduce(values, total)
+        log.machine.add(Ledger(rank_bytes=values.nbytes))
         return total
 
     def symmetric(self) -> bool:
@@ -86,6 +119,17 @@ class System:
         sums = self.sum(np.array([v @ image, u @ self._apply(v), np.abs(v) @ np.abs(image)]))
         # rounding is below 1e-13 of Σ|v||Au|; an unsymmetric matrix of practical interest is far above
         return bool(abs(sums[0] - sums[1]) <= 1e-11 * sums[2])
+
+    def outside_range(self) -> float:
+        """Return which part of ‖b‖ lies in the null space of a symmetric A, beyond rounding. Collective."""
+        size = self._b.norm()
+        if self._space is None or not size or not self.symmetric():
+            return 0.0
+        self._b.copy(self._out)
+        self._space.remove(self._out)
+        self._out.aypx(-1.0, self._b)
+        part = float(self._out.norm()) / size
+        return part if part > 1e-13 else 0.0
 
     def destroy(self) -> None:
         """Free PETSc objects."""

@@ -38,12 +38,14 @@ class Held:
     Args:
         intended: what programming aimed at, shape (E,). value: what is there at the time of use.
         read: standard deviation from shot to shot. cells: cells that were written.
+        common: conductance at the row nodes that cancels, leaks excepted, shape (K, n).
     """
 
     intended: NDArray[np.float64]
     value: NDArray[np.float64]
     read: NDArray[np.float64]
     cells: int
+    common: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,7 @@ def hold(
         shift = np.zeros(blocks.count, np.int64)
         if bias:
             np.maximum.at(shift, owner, np.where(negative, level, 0))
+            offset = shift * unit
         shifted = np.where(negative, -level, level) + shift[owner] if bias else level
         digits = digits_of(shifted, base, slices)
         weight = np.power(float(base), -np.arange(slices, dtype=np.float64))
@@ -319,4 +322,10 @@ def hold(
     if feedback and (chip.faults.dead_pairs(slices) or chip.faults.dead_tiles):
         dead = dead_rows(chip, blocks, slices=slices, seed=seed, name=name, tile_event=tile_event)
         value[dead[owner, blocks.row]] = 0.0
-    return Held(intended, value, np.sqrt(read) * largest[owner], cells)
+    lowest = (1.0 - cell.window) / cell.window
+    beside = (on @ weight) * (lowest if bias else 2.0 * lowest) * largest[owner]
+    if bias:  # what a cell conducts beyond |entry|, and the bias column
+        beside += np.where(negative, offset[owner] + 2.0 * intended, offset[owner])
+    common = np.bincount(owner * blocks.size + blocks.row, beside, blocks.count * blocks.size)
+    common = common.reshape(blocks.count, blocks.size) + offset[:, None]
+    return Held(intended, value, np.sqrt(read) * largest[owner], cells, common)

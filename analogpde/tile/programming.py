@@ -43,6 +43,8 @@ class Conductances:
         read_deviation: standard deviation of each entry from shot to shot, shape (E,).
         shift: stability shift of each block, shape (K,).
         cells: memory cells that are on, a count over all blocks.
+        common: conductance at each row node that no entry shows, because it cancels: leaks, the lowest level of a
+            pair, a bias column; shape (K, n).
     """
 
     blocks: Blocks
@@ -54,6 +56,7 @@ class Conductances:
     read_deviation: NDArray[np.float64]
     shift: NDArray[np.float64]
     cells: int
+    common: NDArray[np.float64]
 
 
 def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[np.float64]]:
@@ -309,13 +312,18 @@ def program(
             draws = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
                            event=event)
             noisy = intended + deviation * spread * draws
-        held = Held(intended, noisy, read * spread, cells)
+        held = Held(intended, noisy, read * spread, cells, np.zeros((scaled.count, scaled.size)))
     else:
         held = hold(chip, scaled, intended, largest, level=level, trim=trim,
                     unit=None if bits is None else unit, base=base, slices=slices, seed=seed, name=name,
                     event=event, tile_event=spare)
     there = Blocks(scaled.sizes, scaled.offsets, scaled.row, scaled.col, held.value, scaled.tiles, scaled.size)
-    return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells)
+    common = held.common
+    if chip.cell.off_conductance:  # of all crossings, in both arrays
+        weights = np.sum(1.0 / np.maximum(base, 2.0) ** np.arange(slices))
+        leak = chip.cell.off_conductance / (chip.cell.conductance_max * chip.cell.window)
+        common = common + (2.0 * weights * leak * largest * scaled.sizes)[:, None]
+    return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells, common)
 
 
 def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[float, int]:

@@ -234,3 +234,16 @@ def test_intended_entries_come_back_in_the_order_given(cell):
     off = blocks.row != blocks.col
     assert np.abs(aims - blocks.value)[off].max() <= 0.5 * 2 / 15  # half a level
     assert (aims[~off] >= blocks.value[~off] - 1e-12).all()
+
+
+@pytest.mark.parametrize(("cell", "row"), [
+    # first row of the five-point stencil on 3 × 3 points, entries 1, −1/4, −1/4 and six zeros
+    (Cell(sign_mapping="bias"), [1.25, 0, 0, *6 * [0.25], 0.25]),  # all shifted by 1/4, and the bias cell
+    # a window from 0.1 to 1, so that 1 of the window's 0.9 stands for 1: the lowest level is 1/9
+    (Cell(conductance_max=10e-6, conductance_min=1e-6), [1.0, 0.25, 0.25, *6 * [1 / 9]]),
+    (Cell(conductance_max=10e-6, off_conductance=1e-6), [1.0, 0.25, 0.25, *18 * [0.1]]),
+])
+def test_the_row_nodes_see_all_that_conducts(cell, row, tools):
+    _, held = hold(Chip("x", cell=cell), tools.grid(3, 3), count=1)
+    seen = np.abs(held.blocks.value[: int(np.flatnonzero(held.blocks.row > 0)[0])]).sum() + held.common[0, 0]
+    assert seen == pytest.approx(sum(row))
