@@ -79,7 +79,8 @@ class AnalogKSP:
         v = self.values
         residual = str(v["ksp_analog_residual"])
         if residual == "sliced":
-            residual += f" in {v['ksp_analog_residual_bits']} bits"
+            progressive = ", no more slices than needed" if v["ksp_analog_residual_progressive"] else ""
+            residual += f" in {v['ksp_analog_residual_bits']} bits{progressive}"
         accelerator = v["ksp_analog_accelerator"]
         viewer.printfASCII(f"    iterative refinement, residual {residual}, accelerator {accelerator}\n")
         if ksp.getTolerances()[0] == FP32_RTOL:
@@ -140,7 +141,8 @@ class AnalogKSP:
         sliced = self._sliced_operator(ksp, matrix)
         if self._modes[0] != version(matrix):
             self._modes = (version(matrix), slow_modes(matrix, norm))
-        system = System(ksp, b, sliced, host, transposed, self._modes[1])
+        system = System(ksp, b, sliced, host, transposed, self._modes[1],
+                        self.values["ksp_analog_residual_progressive"])
         judge = Judge(ksp, b.norm(), norm, log.machine.inv_shots)
         try:
             status = self._refine(ksp, system, judge, x)
@@ -235,6 +237,11 @@ class AnalogKSP:
         fgmres (docs/accuracy.md): it minimises the energy norm, in which a noisy correction is a small one.
         """
         name = str(self.values["ksp_analog_accelerator"])
+        if self.values["ksp_analog_residual"] == "sliced" and self.values["ksp_analog_residual_progressive"]:
+            # conjugate gradients take step lengths from the residual: with a tenth of it wrong they lose their way
+            if name == "fcg":
+                raise InvalidInput("-ksp_analog_accelerator", "fcg", "none | fgmres with a progressive residual")
+            return "fgmres" if name == "auto" else name
         if name != "auto":
             return name
         matrix, _ = ksp.getOperators()

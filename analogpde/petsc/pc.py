@@ -324,7 +324,7 @@ class AnalogPC:
         if settings.coarse == "digital" or settings.tiles is not None:
             return None
         try:
-            reach = settings.chip.tile_size << DEEPEST
+            reach = settings.chip.lines << DEEPEST
             if size > reach:
                 raise ProgrammingFailed(
                     f"the coarsest level, {size} unknowns, exceeds the {reach} that BlockAMC solves on tiles of "

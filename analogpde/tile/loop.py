@@ -107,7 +107,7 @@ def inverter_gain(ratio: Array, gain: float | None) -> Array:
 
 def siemens(held: Conductances, chip: Chip) -> Array:
     """Return the conductance of a unit of the scaled blocks, S, shape (K,)."""
-    return np.asarray(chip.cell.conductance_max / held.largest)
+    return np.asarray(chip.cell.conductance_max * chip.cell.window / held.largest)
 
 
 def compensated(scaled: Blocks, chip: Chip) -> Blocks:
@@ -134,6 +134,7 @@ def close(held: Conductances, chip: Chip, spread: Spread) -> Loop:
     second = (1.0 + spread.ratio) * h * spread.inverter_offset
     factor = spread.ratio * h
     driven = (chip.amplifier.input_conductance or 0.0) / unit
+    beside = np.where(inside, driven[:, None] + held.common, 0.0)
     inverse_gain = 0.0 if chip.amplifier.gain is None else 1.0 / chip.amplifier.gain
     wired = not chip.wire.ideal
     exact = wired and (chip.wire.elimination == "exact"
@@ -147,7 +148,7 @@ def close(held: Conductances, chip: Chip, spread: Spread) -> Loop:
         if exact:
             (plus, across), (minus, other) = (eliminate(array, row, column) for array in arrays)
             load = across + other
-            load[:, np.arange(n), np.arange(n)] += np.where(inside, driven[:, None], 1.0)
+            load[:, np.arange(n), np.arange(n)] += np.where(inside, beside, 1.0)
             matrix = plus - minus * factor[:, None, :] + load * inverse_gain
             seen = _full(blocks, matrix)
             offset = np.einsum("kij,kj->ki", load, spread.offset) - np.einsum("kij,kj->ki", minus, second)
@@ -159,7 +160,7 @@ def close(held: Conductances, chip: Chip, spread: Spread) -> Loop:
     if not exact:
         magnitude = np.abs(blocks.value) * passed
         rows = owner * n + blocks.row
-        load = np.bincount(rows, magnitude, count * n).reshape(count, n) + np.where(inside, driven[:, None], 0.0)
+        load = np.bincount(rows, magnitude, count * n).reshape(count, n) + beside
         drives = np.where(negative, -factor[owner, blocks.col], 1.0)
         diagonal = np.where(blocks.row == blocks.col, load[owner, blocks.row] * inverse_gain, 0.0)
         seen = replace(blocks, value=magnitude * drives + diagonal)
