@@ -251,6 +251,10 @@ def program_bank(
                 delta = np.where(smallest > 0, 2.0 * loudest / smallest, np.inf)
             good = trial.regular & (delta <= LARGEST_DELTA) & (smallest > SINGULAR)
             good &= stable(matrix, trial, loop, chip)  # ideal cells too: they make no circuit stable that is not
+            if chip.faults.any:  # a line without a cell, which the finite gain alone would hold
+                current = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
+                silent = ((current.reshape(-1, n) == 0) & (np.arange(n) < part.sizes[:, None])).any(axis=1)
+                good &= ~silent
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
@@ -287,9 +291,7 @@ def program_bank(
             missing = np.where(over, (np.where(over, delta, 0.0) - 0.9) * smallest, 0.0)
             least = np.full(len(pending), 0.01)
             if chip.faults.any:  # in place of a tile with a line that carries no current a spare one may do as it is
-                current = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
-                silent = (current.reshape(-1, n) == 0) & (np.arange(n) < part.sizes[:, None])
-                least = np.where(silent.any(axis=1), 0.0, 0.01)
+                least = np.where(silent, 0.0, 0.01)
             extra = np.maximum(np.maximum(2.0 * extra, least), extra + missing)[~good]
             pending = pending[~good]
         else:
