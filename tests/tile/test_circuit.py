@@ -37,6 +37,7 @@ EFFECTS = {
     "inverter offset": {"inverter_offset": 1e-3},
     "inverter mismatch": {"inverter_mismatch": 0.01},
     "wires": {"wire_resistance": 5.0},
+    "leaks": {"off_conductance": 2e-6, "amplifier_gain": 1e3, "amplifier_offset": 1e-3},
     "all": ALL,
 }
 BLOCKS = {
@@ -68,7 +69,8 @@ class Tile:
         """The circuit; where the chip's amplifiers are ideal their gain is `gain`."""
         chip, g = self.chip, self.ideal * self.unit
         pole = chip.inverter.gain_bandwidth
-        return inv_tile(np.maximum(g, 0), np.maximum(-g, 0), self.input * self.unit, Parts(
+        leak = chip.cell.off_conductance or 0.0  # of all cells, also below what a pair holds
+        return inv_tile(np.maximum(g, 0) + leak, np.maximum(-g, 0) + leak, self.input * self.unit, Parts(
             gain=chip.amplifier.gain or gain, gain_bandwidth=chip.amplifier.gain_bandwidth or np.inf, swing=swing,
             offset=self.spread.offset[0], input_conductance=chip.amplifier.input_conductance or 0.0,
             inverter_gain=chip.inverter.gain or (gain if pole else None), inverter_bandwidth=pole or np.inf,
