@@ -23,7 +23,7 @@ from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_valu
 from analogpde.tile.kernels import shoot
 from analogpde.tile.lines import Drawing, Lines
 from analogpde.tile.lines import shoot as shoot_lines
-from analogpde.tile.loop import Spread, close, compensated
+from analogpde.tile.loop import Spread, close, compensated, thinned
 from analogpde.tile.noise import Purpose, stream
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.settling import sampling, settling_time
@@ -237,6 +237,8 @@ def program_bank(
                 spread = Spread.draw(part, chip, seed=seed, name=name)
                 loop = close(held, chip, spread)
                 matrix, noise = loop.blocks, noise * loop.passed
+                if loop.load.ndim == 3:
+                    matrix = thinned(matrix, held.blocks)
             trial = factorise(matrix)
             on = np.bincount(part.owner * np.int64(n) + part.row, minlength=len(pending) * n)
             fullest = on.reshape(-1, n).max(axis=1, initial=0)

@@ -1,5 +1,7 @@
 """The lines of a tile: converters with ranges, offsets and noise; transposed shots; noise of cells behind wires."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from analogpde.tile.blocks import Blocks
 from analogpde.tile.factors import factorise
 from analogpde.tile.inv import program_bank
 from analogpde.tile.lines import largest_gain
+from analogpde.tile.loop import Spread, close, thinned
 from analogpde.tile.noise import read_normal
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.wires import eliminate
@@ -151,3 +154,20 @@ def test_noise_of_cells_behind_wires(tools):
     # the scaling is off by 1e-3 to 3e-2 of the noise (circuit page), the fixed point by 2^-13 of the answer
     bound = 0.03 * np.linalg.norm(noisy - quiet) + 2.0**-12 * np.linalg.norm(quiet)
     assert np.linalg.norm(x[0] / held.scale[0] - noisy) < bound < 0.2 * np.linalg.norm(noisy - quiet)
+
+
+def test_dropped_couplings_are_below_float32(tools):
+    chip = PRESETS["rram128"].replace(wire_resistance=5.0)
+    scaled, scale, sign = scale_blocks(tools.pack([tools.grid(8, 8), tools.wind(8, 3.0, upwind=True)]))
+    held = program(scaled, scale, sign, chip)
+    loop = close(held, chip, Spread.draw(scaled, chip, seed=0, name=""))
+    thin = thinned(loop.blocks, held.blocks)
+    assert len(thin.value) < 0.5 * len(loop.blocks.value)
+    dropped = np.abs(thin.dense() - loop.blocks.dense()).sum(axis=2).max()
+    assert 0 < dropped < 64 * 2.0**-30 * np.abs(thin.dense()).max()
+    # a cell stays, whatever it holds: its noise needs its place in the band
+    empty = replace(held.blocks, value=np.zeros(len(held.blocks.value)))
+    none = replace(loop.blocks, value=np.where(loop.blocks.row == loop.blocks.col, 1.0, 0.0))
+    places = {(int(k), int(i), int(j)) for k, i, j in zip(empty.owner, empty.row, empty.col, strict=True)}
+    left = thinned(none, empty)
+    assert {(int(k), int(i), int(j)) for k, i, j in zip(left.owner, left.row, left.col, strict=True)} == places
