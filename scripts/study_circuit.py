@@ -6,7 +6,8 @@
 2. Settling: waveforms and settling times against ngspice.
 3. Wires: what ignoring and approximating them costs, and the estimate.
 4. Poisson's equation: iterations to FP32-equivalence against the strength of each effect.
-5. Time that the emulation takes.
+5. Published values beside ours.
+6. Time that the emulation takes.
 
 Writes docs/images/circuit_*.png and the section `study` of docs/circuit.md; --quick takes few cases and only prints.
 Without ngspice its columns stay empty. Three minutes.
@@ -23,6 +24,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from published import INK, ROOT, figure, save, table, write_section
+from reproduce_pku2025 import spectrum
 
 import analogpde
 from analogpde import Chip, load_chip
@@ -249,6 +251,32 @@ def solves(axes: Any, n: int) -> str:
     return table([f"{n * n} unknowns; without: {plain.statistics.iterations} iterations", "", "", "", "", ""], rows)
 
 
+def published(count: int, sizes: tuple[int, ...]) -> str:
+    """Return the table of published values beside ours."""
+    rng = np.random.default_rng(0)
+    chip = load_chip("pku2025").replace(read_noise=None, programming_error=None, gain_bandwidth=500e6, adc_bits=4)
+    times = []
+    for bandwidth in (None, 500e6):
+        bank = program_bank(Blocks.from_dense(spectrum(count, 8, 10.0, rng)),
+                            chip.replace(inverter_gain_bandwidth=bandwidth))
+        times.append(float(np.median(bank.settling)))
+    rows = [["settling of an 8 × 8 INV array, 500 MHz op-amps, 4 bits, κ = 10", "about 120 ns, second-hand",
+             f"{times[0] * 1e9:.2g} ns; {times[1] * 1e9:.2g} ns if the inverters' op-amps are the same"]]
+    for n in sizes:
+        steps = []
+        matrices = spectrum(4, n, 10.0, np.random.default_rng(n))
+        for ohm in (None, 1.73):
+            wired = load_chip("pku2025").replace(tile_size=128, wire_resistance=ohm)
+            answers = [analogpde.solve(matrix, matrix @ np.ones(n), chip=wired, accelerator="none", rtol=1e-7)
+                       for matrix in matrices]
+            if not all(answer.converged for answer in answers):
+                raise SystemExit(f"{n} rows, {ohm} Ω: not converged")
+            steps.append(np.mean([answer.statistics.iterations for answer in answers]))
+        rows.append([f"refinement steps to 1e-7, {n} × {n}, κ = 10, wires 1.73 Ω a cell",
+                     "no visible effect up to 128 × 128, second-hand", f"{steps[0]:.3g} without, {steps[1]:.3g} with"])
+    return table(["quantity", "published (Zuo et al. 2025)", "ours, chip `pku2025`"], rows)
+
+
 def speed(count: int) -> str:
     """Return the table of emulation times."""
     block = laplacian(8, 16)
@@ -287,13 +315,14 @@ def main() -> None:
     quick = parser.parse_args().quick
     drawn, axes = figure(3, 3.6)
     parts = [agreement(), settling(axes[0]), wires(axes[1], (32,) if quick else (32, 64, 128)),
-             solves(axes[2], 12 if quick else 32), speed(8 if quick else 128)]
+             solves(axes[2], 12 if quick else 32), published(4 if quick else 40, (16,) if quick else (16, 64, 128)),
+             speed(8 if quick else 128)]
     if quick:
         print("\n\n".join(parts))
         return
     save(drawn, "circuit_study.png")
     text = [parts[0], parts[1], "![Answers read early, errors of approximated wires, and iterations against the "
-            "strength of each effect](images/circuit_study.png)", parts[2], parts[3], parts[4]]
+            "strength of each effect](images/circuit_study.png)", *parts[2:]]
     write_section("study", "\n\n".join(text), ROOT / "docs" / "circuit.md")
 
 
