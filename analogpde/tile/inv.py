@@ -184,8 +184,8 @@ class InvBank:
             round_settlings=float(slowness.max()))
 
 
-def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
-    step = max(1, _CHUNK_ENTRIES // max(1, size * size))
+def _chunks(count: int, size: int, entries: int) -> Iterator[NDArray[np.int64]]:
+    step = max(1, entries // max(1, size * size))
     for start in range(0, count, step):
         yield np.arange(start, min(start + step, count))
 
@@ -225,7 +225,8 @@ def program_bank(
     closed = not (chip.ideal_loop and chip.ideal_lines and chip.amplifier.gain_bandwidth is None)
     slowness = np.zeros(count)
     ledger = Ledger()
-    for chunk in _chunks(count, n):
+    crowded = not chip.wire.ideal or chip.inverter.gain_bandwidth is not None  # some ten full matrices a tile
+    for chunk in _chunks(count, n, _CHUNK_ENTRIES // 8 if crowded else _CHUNK_ENTRIES):
         pending, extra = chunk, np.zeros(len(chunk))
         for attempt in range(ATTEMPTS):
             part = scaled.select(pending)

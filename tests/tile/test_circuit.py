@@ -384,3 +384,19 @@ def test_open_loop_lines(tools):
     tight, _ = program_mvm(entries, np.zeros(1, np.int64), chip.replace(adc_range=0.05, dac_range=0.1), name="z")
     z = np.zeros((1, m))
     assert tight.subtract(x, z, 0).mvm_shots > 1
+
+
+def test_arrays_in_parts_are_as_one(monkeypatch):
+    # wires need full matrices: arrays are read out a few at a time
+    rng = np.random.default_rng(8)
+    a = rng.uniform(-1, 1, (5, 6, 4)) * (rng.random((5, 6, 4)) < 0.6)
+    a[:, :, 0] = 1.0
+    tile, i, j = np.nonzero(a)
+    offsets = np.searchsorted(tile, np.arange(6))
+    chip = QUIET.replace(wire_resistance=5.0, amplifier_gain=200.0)
+    how = (offsets, i, j, a[tile, i, j], np.ones(5), np.full(5, 6), np.full(5, 4), chip, rng.normal(size=(5, 6)))
+    whole = read_out(*how)
+    monkeypatch.setattr(importlib.import_module("analogpde.tile.open_loop"), "_ROOM", 48)
+    parts = read_out(*how)
+    for name in ("offsets", "row", "col", "value", "passed", "source", "offset"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
