@@ -171,6 +171,8 @@ CHIP_OPTIONS = (
     Option("analog_mvm_cell_bits", "int", None, "Bits of a matrix slice of the bit-sliced multiplier (HP-MVM).", low=1,
            high=8),
     Option("analog_mvm_input_bits", "int", None, "Bits of an input slice of the multiplier.", low=1, high=8),
+    Option("analog_mvm_order", "choice", None, "Input slices one after the other on the same arrays, or in parallel "
+           "on a copy of the arrays for each.", choices=("serial", "parallel")),
     Option("analog_mvm_programming_error", "real", None, "Programming error of the multiplier's cells, as a fraction "
            "of the largest conductance.", low=0.0, high=0.5, ideal=True),
     Option("analog_mvm_read_noise", "real", None, "Read noise of the multiplier's cells, as a fraction of the largest "

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from analogpde.chip.fields import check, quantity
 
 
@@ -56,16 +54,14 @@ class Drift:
         return math.exp(-self.folds * (self.exponent or 0.0) + 0.5 * (self.folds * (self.spread or 0.0)) ** 2)
 
     @property
-    def deviation(self) -> float:
-        """Standard deviation of a fully-on cell once the mean decay is taken out, fraction of the largest conductance.
+    def decayed_deviation(self) -> float:
+        """Standard deviation of exp(−ν ln(1 + t/t0)) over its mean: of a cell, as a fraction of its conductance."""
+        return math.sqrt(math.expm1(min((self.folds * (self.spread or 0.0)) ** 2, 50.0))) if self.any else 0.0
 
-        Of the log-normal factor exp(−ν ln(1 + t/t0)), and of the relaxation.
-        """
-        if not self.any:
-            return 0.0
-        power = math.expm1(min((self.folds * (self.spread or 0.0)) ** 2, 50.0))
-        relaxed = self.folds * (self.relaxation or 0.0) / self.decay
-        return float(np.sqrt(power + relaxed**2))
+    @property
+    def relaxed_deviation(self) -> float:
+        """Standard deviation of the relaxation over the mean decay, fraction of the largest conductance."""
+        return self.folds * (self.relaxation or 0.0) / self.decay if self.any else 0.0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "time": ("drift.time",),
     **{name: (f"faults.{name}",) for name in ("stuck_low", "stuck_high", "dead_rows", "dead_columns", "dead_tiles")},
     **{f"mvm_{name}": (f"multiplier.{name}",)
-       for name in ("cell_bits", "input_bits", "programming_error", "read_noise", "adc_bits")},
+       for name in ("cell_bits", "input_bits", "programming_error", "read_noise", "adc_bits", "order")},
 }
 # Overrides that take others' place: a constant error and one that depends on the conductance exclude each other.
 _REPLACED = {"programming_error": ("programming_model", "programming_polynomial"),
@@ -143,6 +144,10 @@ class Chip:
         """True if a shot does nothing to inputs and outputs but round them: volts play no part."""
         return (self.dac.rounds_only and self.adc.rounds_only and not self.amplifier.offset
                 and not self.inverter.offset and self.amplifier.swing is None and self.amplifier.settle_time is None)
+
+    def working_tiles(self, tiles: int) -> int:
+        """Return how many of a limited number of tiles to count on: the dead ones' blocks go to the others."""
+        return max(1, math.floor(tiles * (1.0 - (self.faults.dead_tiles or 0.0))))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the chip as plain JSON data; `from_dict` reads it back."""

@@ -258,7 +258,7 @@ class AnalogPC:
         self._levels = levels
         first_tile = 0
         near = near_null_vectors(matrix)
-        budget = Budget(settings.tiles) if settings.tiles is not None else None
+        budget = Budget(settings.chip.working_tiles(settings.tiles)) if settings.tiles is not None else None
         digital_coarse = stalled = False
         while True:
             current, level = matrices[-1], len(levels)

@@ -205,13 +205,13 @@ def _hold(
     chip: Chip, arrays: Blocks, aimed: NDArray[np.float64], largest: NDArray[np.float64],
     level: NDArray[np.int64] | None, unit: NDArray[np.float64], base: int, slices: int, seed: int, name: str,
     event: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
-    """Return what arrays hold, its deviation from shot to shot, what was aimed at, and the cells written.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Ledger]:
+    """Return what arrays hold, its deviation from shot to shot, what was aimed at, and what that cost.
 
     An array that a probe finds dead is programmed on a spare one.
     """
     pending = np.full(arrays.count, True)
-    held, read, intended, cells = np.zeros(len(aimed)), np.zeros(len(aimed)), aimed.copy(), 0
+    held, read, intended, spent = np.zeros(len(aimed)), np.zeros(len(aimed)), aimed.copy(), Ledger()
     for spare in range(SPARES):
         there = hold(chip, arrays, aimed, largest, level=level, trim=None if level is None else np.zeros_like(level),
                      unit=None if level is None else unit, base=base, slices=slices, seed=seed, name=name,
@@ -219,10 +219,12 @@ def _hold(
         good = pending & ~dead_rows(chip, arrays, slices=0, seed=seed, name=name, tile_event=spare).any(axis=1)
         mine = good[arrays.owner]
         held[mine], read[mine], intended[mine] = there.value[mine], there.read[mine], there.intended[mine]
-        cells += there.cells
+        tried = int(pending.sum())
+        spent.add(Ledger(cells_written=there.cells * tried // max(1, arrays.count), tiles_programmed=tried,
+                         tiles_reprogrammed=tried if spare else 0, tiles_replaced=tried if spare else 0))
         pending &= ~good
         if not pending.any():
-            return held, read, intended, cells
+            return held, read, intended, spent
     raise ProgrammingFailed(
         f"array {int(arrays.tiles[np.argmax(pending)])}: {int(pending.sum())} array(s) are dead, and so are "
         f"{SPARES - 1} spare ones in the place of each. A chip with fewer dead tiles and lines is needed.")
@@ -302,6 +304,7 @@ def program_mvm(
         split_digits(level, base, slices, top, on, variance)
         cells = int(on.sum())
     if simple:
+        spent = Ledger(cells_written=cells, tiles_programmed=number)
         spread = np.sqrt(variance) * largest[array]
         held, deviation = aimed, (chip.cell.read_noise or 0.0) * spread
         if chip.cell.programming_error:
@@ -312,7 +315,7 @@ def program_mvm(
         lines_in_use = Blocks(tall, offsets, (row_index - row_offsets[array]).astype(np.int32),
                               (col_index - col_offsets[array]).astype(np.int32), value, keys,
                               int(max(tall.max(initial=0), np.diff(col_offsets).max(initial=0))))
-        held, deviation, aimed, cells = _hold(
+        held, deviation, aimed, spent = _hold(
             chip, lines_in_use, aimed, largest, level, units, base, slices, seed, name, event)
     row_index, col_index = row_index - row_offsets[array], col_index - col_offsets[array]
     noise, circuit, wire_error = deviation, None, 0.0
@@ -333,7 +336,7 @@ def program_mvm(
         ids // ARRAYS, row_offsets, rows.astype(np.int32), col_offsets, cols.astype(np.int32), offsets,
         row_index.astype(np.int32), col_index.astype(np.int32),
         held.astype(np.float32), np.zeros(0, np.float32) if chip.quiet else noise.astype(np.float32), keys, chip,
-        seed, stream(Purpose.MULTIPLY, name), Ledger(cells_written=cells, tiles_programmed=number), circuit, wire_error)
+        seed, stream(Purpose.MULTIPLY, name), spent, circuit, wire_error)
     if given is not None:
         aimed = aimed[given]
     unsorted = np.empty(len(value))

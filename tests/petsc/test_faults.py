@@ -19,7 +19,10 @@ def session(PETSc):
     {"analog_stuck_low": 0.02, "analog_stuck_high": 0.02}, {"analog_dead_rows": 0.02, "analog_dead_columns": 0.01},
     {"analog_dead_tiles": 0.2}, {"analog_chip": "pcm", "analog_time": 3.2e7}, {"analog_time": 3600},
     {"analog_off_conductance": 5e-7, "analog_off_error": 0.005}, {"analog_chip": "mram"}, {"analog_chip": "fefet"},
-    {"analog_chip": "sram64", "analog_sign_mapping": "bias"}, {"analog_programming_model": "cmo_hfox"}],
+    {"analog_chip": "sram64", "analog_sign_mapping": "bias"},
+    {"analog_dead_tiles": 0.2, "analog_tiles_per_rank": 4}, {"analog_time": 3.2e7},
+    {"analog_dead_tiles": 0.2, "analog_stuck_low": 0.01, "analog_blockamc": 1, "analog_tile_size": 32},
+    {"analog_programming_model": "cmo_hfox"}],
     ids=lambda f: " ".join(f"{k[7:]} {v}" for k, v in f.items()))
 def test_fp32_all_the_same(solve, gallery, faults):
     solve(gallery.poisson(30, 20), **faults).assert_fp32()
@@ -74,6 +77,17 @@ def test_noise_of_the_multiplier_is_rounded_away_or_reported(solve, gallery, ses
     done = solve(whole, prefix="n_", **noisy)
     assert done.reason < 0
     assert "The sliced residual (45 bits) differs from the true one" in session().solves["n_"].worst.advice
+
+
+def test_parallel_input_slices_take_more_cells(solve, gallery, session):
+    given = {"ksp_analog_residual": "sliced", "ksp_analog_residual_bits": 12, "ksp_rtol": 1e-2}
+    cells = []
+    for order in ("serial", "parallel"):
+        solve(gallery.poisson(8, 8), analog_mvm_order=order, **given)
+        cells.append(session().totals.cells_written)
+    slices = np.count_nonzero(gallery.poisson(8, 8).toarray()) * 4  # of 3 bits, counted once or four times
+    serial, both = cells[0], cells[1] - cells[0]
+    assert both - serial == 3 * slices
 
 
 def test_conjugate_gradients_want_the_whole_residual(solve, gallery, cause):

@@ -10,6 +10,7 @@ from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import digits_of
 from analogpde.tile.inv import program_bank
+from analogpde.tile.mvm_bank import Entries, program_mvm
 from analogpde.tile.programming import program, scale_blocks
 
 TILES = 150
@@ -247,3 +248,57 @@ def test_the_row_nodes_see_all_that_conducts(cell, row, tools):
     _, held = hold(Chip("x", cell=cell), tools.grid(3, 3), count=1)
     seen = np.abs(held.blocks.value[: int(np.flatnonzero(held.blocks.row > 0)[0])]).sum() + held.common[0, 0]
     assert seen == pytest.approx(sum(row))
+
+
+def arrays(chip, count=60, **how):
+    """Open-loop arrays of one matrix with zeros, its entries, and one product with each."""
+    a = np.round(np.random.default_rng(3).normal(size=(10, 8)), 1)
+    a[np.random.default_rng(4).random(a.shape) > 0.5] = 0
+    row, col = (np.tile(part, count) for part in np.nonzero(a))
+    owner = np.repeat(np.arange(count), np.count_nonzero(a))
+    entries = Entries(owner, row, col, np.tile(a[a != 0], count))
+    bank, aimed = program_mvm(entries, np.arange(count), chip, **how)
+    x = np.random.default_rng(5).normal(size=(count, 8))
+    y = np.zeros((count, 10))
+    bank.subtract(x, y, 0)
+    return a, entries, bank, aimed, x, -y
+
+
+def test_dead_arrays_are_replaced():
+    a, entries, bank, aimed, x, y = arrays(Chip("x", cell=Cell(), faults=Faults(dead_tiles=0.3)))
+    np.testing.assert_array_equal(aimed, entries.value)
+    np.testing.assert_allclose(y, x @ a.T, atol=8 * 2.0**-22)
+    assert bank.programmed.cells_written > 1.1 * len(aimed)
+    assert bank.programmed.tiles_replaced == bank.programmed.tiles_programmed - 60 > 5
+    with pytest.raises(ProgrammingFailed, match="spare ones in the place of each"):
+        arrays(Chip("x", cell=Cell(), faults=Faults(dead_tiles=0.5)), count=3000)  # 1 in 256 has none
+
+
+@pytest.mark.parametrize("cell", [
+    Cell(sign_mapping="bias"), Cell(off_conductance=1e-6), Cell(conductance_min=1e-6),
+    Cell(off_conductance=1e-6, off_read_noise=1e-12)])
+def test_arrays_whose_cells_have_no_errors_are_exact(cell):
+    a, _, _, _, x, y = arrays(Chip("x", cell=cell))
+    np.testing.assert_allclose(y, x @ a.T, atol=8 * 2.0**-20)
+
+
+def test_leaks_of_arrays_make_noise_on_every_crossing():
+    a, _, bank, _, x, y = arrays(Chip("x", cell=Cell(off_conductance=1e-6, off_error=0.01)), count=300)
+    rows, columns = np.count_nonzero(a.any(axis=1)), np.count_nonzero(a.any(axis=0))
+    assert len(bank.value) == 300 * rows * columns  # of lines in use
+    error = ((y - x @ a.T) / np.abs(a).max())[:, a.any(axis=1)]
+    # of a pair: one cell of an entry, two of a zero
+    variance = 0.01**2 * (x**2 @ np.where(a != 0, 1.0, 2.0).T)[:, a.any(axis=1)]
+    assert_variance((error / np.sqrt(variance)).ravel(), np.ones(error.size))
+
+
+def test_stuck_and_aged_arrays():
+    fine = arrays(Chip("x", cell=Cell(bits=6)))
+    high = arrays(Chip("x", cell=Cell(bits=6), faults=Faults(stuck_high=0.05)))
+    assert 0 < np.count_nonzero(high[3] != fine[3]) < 4 * 0.05**2 * len(fine[3])
+    low = arrays(Chip("x", cell=Cell(bits=6), faults=Faults(stuck_low=0.05)))
+    lost = np.count_nonzero((low[3] == 0) & (fine[3] != 0))
+    assert lost == pytest.approx(0.05 * len(fine[3]), abs=5 * np.sqrt(0.05 * len(fine[3])))
+    old = arrays(Chip("x", cell=Cell(bits=6), drift=Drift(relaxation=0.001, time=1e5)))
+    change = ((old[2].value - fine[2].value) / np.abs(fine[0]).max())[fine[2].value != 0]
+    assert_variance(change, np.full(len(change), (0.001 * np.log(1 + 1e5)) ** 2))
