@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from analogpde.chip.error_models import MODELS
 from analogpde.errors import InvalidInput, did_you_mean
 
 Kind = Literal["int", "real", "choice", "flag", "text"]
@@ -98,6 +99,8 @@ KSP_OPTIONS = (
            "bit-sliced fixed-point multiplier (HP-MVM).", choices=("digital", "sliced")),
     Option("ksp_analog_residual_bits", "int", 24, "Fixed-point bits of matrix and vector in the sliced residual, "
            "in slices of 3.", low=3, high=54),
+    Option("ksp_analog_residual_progressive", "flag", False, "Sliced residual: each from no more slices than it needs, "
+           "few while it is large. The accelerator is then fgmres or none."),
     Option("ksp_analog_accelerator", "choice", "auto", "none: plain refinement, the chip paper's HP-INV; fcg: flexible "
            "conjugate gradients (symmetric definite A); fgmres: flexible residual minimisation; auto: fcg if A is "
            "symmetric, else fgmres.", choices=("auto", "none", "fgmres", "fcg")),
@@ -145,6 +148,37 @@ CHIP_OPTIONS = (
            low=2, high=24, ideal=True),
     Option("analog_adc_bits", "int", None, "Bits of an analog-to-digital converter, sign included.",
            low=2, high=24, ideal=True),
+    Option("analog_programming_model", "choice", None, "How the programming error depends on the conductance: a "
+           "published fit (docs/cells.md) in place of a constant.", choices=(*MODELS,), ideal=True),
+    Option("analog_sign_mapping", "choice", None, "Signs by differential pairs of cells, or by one cell an entry and a "
+           "bias column.", choices=("pair", "bias")),
+    Option("analog_off_conductance", "real", None, "Conductance in S of a cell that holds nothing; none: switched off "
+           "by its transistor.", low=0.0, high=1e-2, ideal=True),
+    Option("analog_off_error", "real", None, "Its standard deviation from cell to cell, as a fraction of the largest "
+           "conductance.", low=0.0, high=0.5, ideal=True),
+    Option("analog_time", "real", None, "Seconds since programming at which the tiles are used: cells drift.",
+           low=0.0, high=1e10, ideal=True),
+    Option("analog_stuck_low", "real", None, "Fraction of the cells that are stuck at zero.", low=0.0, high=0.2,
+           ideal=True),
+    Option("analog_stuck_high", "real", None, "Fraction of the cells that are stuck at the largest conductance.",
+           low=0.0, high=0.2, ideal=True),
+    Option("analog_dead_rows", "real", None, "Fraction of the row lines that are broken.", low=0.0, high=0.5,
+           ideal=True),
+    Option("analog_dead_columns", "real", None, "Fraction of the column lines that are broken.", low=0.0, high=0.5,
+           ideal=True),
+    Option("analog_dead_tiles", "real", None, "Fraction of the tiles that give no answer.", low=0.0, high=0.5,
+           ideal=True),
+    Option("analog_mvm_cell_bits", "int", None, "Bits of a matrix slice of the bit-sliced multiplier (HP-MVM).", low=1,
+           high=8),
+    Option("analog_mvm_input_bits", "int", None, "Bits of an input slice of the multiplier.", low=1, high=8),
+    Option("analog_mvm_order", "choice", None, "Input slices one after the other on the same arrays, or in parallel "
+           "on a copy of the arrays for each.", choices=("serial", "parallel")),
+    Option("analog_mvm_programming_error", "real", None, "Programming error of the multiplier's cells, as a fraction "
+           "of the largest conductance.", low=0.0, high=0.5, ideal=True),
+    Option("analog_mvm_read_noise", "real", None, "Read noise of the multiplier's cells, as a fraction of the largest "
+           "conductance.", low=0.0, high=0.5, ideal=True),
+    Option("analog_mvm_adc_bits", "int", None, "Bits of the ADCs that read the products of slices.", low=2, high=24,
+           ideal=True),
     Option("analog_dac_range", "real", None, "Full-scale voltage of the DACs, V; ideal: found at programming, so that "
            "no input drives an output beyond the swing.", low=1e-6, high=100.0, ideal=True),
     Option("analog_dac_offset", "real", None, "Standard deviation of a DAC's offset, fraction of the full scale.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analogpde.chip.fields import check, quantity
+from analogpde.chip.fields import check, flag, quantity
 from analogpde.errors import InvalidInput
 
 
@@ -27,12 +27,10 @@ class Amplifier:
         unit="S", low=1e-9, high=1.0, ideal=True, default=None)
     settle_time: float | None = quantity("Time from the inputs to the reading of the outputs; ideal: settled.",
                                          unit="s", low=1e-12, high=1.0, ideal=True, default=None)
-    compensated: bool = False  # whether programming takes off the diagonal what the finite gain will add to it
+    compensated: bool = flag("Whether programming takes off the diagonal what the finite gain will add to it.")
 
     def __post_init__(self) -> None:
         check(self, "amplifier.")
-        if not isinstance(self.compensated, bool):
-            raise InvalidInput("amplifier.compensated", self.compensated, "true | false")
         if self.settle_time is not None and self.gain_bandwidth is None:
             raise InvalidInput("amplifier.settle_time", self.settle_time, "nothing, while gain_bandwidth is ideal",
                                "An amplifier of infinite bandwidth has settled at once: give it a gain_bandwidth.")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analogpde.chip.ageing import Drift, Faults
 from analogpde.chip.amplifier import Amplifier, Inverter
 from analogpde.chip.cell import Cell
 from analogpde.chip.converter import Converter
-from analogpde.chip.fields import check, from_mapping, quantity, refuse_unknown
+from analogpde.chip.fields import allowed, check, from_mapping, quantity, refuse_unknown
+from analogpde.chip.multiplier import Multiplier
 from analogpde.chip.wire import Wire
 from analogpde.errors import AnalogError, InvalidInput, did_you_mean
 
 # The parts of a chip, and what a file may leave out of them: what it does not name is ideal.
 PARTS: dict[str, type] = {"cell": Cell, "dac": Converter, "adc": Converter, "amplifier": Amplifier,
-                          "inverter": Inverter, "wire": Wire}
+                          "inverter": Inverter, "wire": Wire, "drift": Drift, "faults": Faults,
+                          "multiplier": Multiplier}
 # Names of overrides, options of the chip without `analog_`: the parts and fields that they set.
 OVERRIDES: dict[str, tuple[str, ...]] = {
     "tile_size": ("tile_size",), "cell_bits": ("cell.bits",), "programming_error": ("cell.programming_error",),
@@ -30,7 +35,15 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "inverter_gain": ("inverter.gain",), "inverter_gain_bandwidth": ("inverter.gain_bandwidth",),
     "inverter_offset": ("inverter.offset",), "inverter_mismatch": ("inverter.mismatch",),
     "wire_resistance": ("wire.row", "wire.column"), "wires": ("wire.elimination",),
+    **{name: (f"cell.{name}",) for name in ("programming_model", "off_conductance", "off_error", "sign_mapping")},
+    "time": ("drift.time",),
+    **{name: (f"faults.{name}",) for name in ("stuck_low", "stuck_high", "dead_rows", "dead_columns", "dead_tiles")},
+    **{f"mvm_{name}": (f"multiplier.{name}",)
+       for name in ("cell_bits", "input_bits", "programming_error", "read_noise", "adc_bits", "order")},
 }
+# Overrides that take others' place: a constant error and one that depends on the conductance exclude each other.
+_REPLACED = {"programming_error": ("programming_model", "programming_polynomial"),
+             "programming_model": ("programming_error", "programming_polynomial")}
 
 
 def _complete(part: dict[str, Any], where: str, wanted: tuple[str, ...]) -> None:
@@ -71,6 +84,8 @@ class Chip:
         amplifier, inverter: of the rows, and of the columns of the negative array.
         wire: of the crossbars.
         bound_repeats: see `quantity`.
+        drift: what time does to the cells. faults: what does not work.
+        multiplier: the bit-sliced arrays of the HP-MVM.
         sources: for each value (by dotted field name) where it comes from.
     """
 
@@ -87,6 +102,9 @@ class Chip:
     bound_repeats: int = quantity(
         "How often a shot of a tile is repeated with half the input while an amplifier or an ADC clips.",
         low=0, high=24, integer=True, default=10)
+    drift: Drift = field(default_factory=Drift)
+    faults: Faults = field(default_factory=Faults)
+    multiplier: Multiplier = field(default_factory=Multiplier)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -102,8 +120,18 @@ class Chip:
     def deterministic(self) -> bool:
         """True if one shot is a linear map that never changes: no read noise, no offsets, nothing rounds or clips."""
         converters = all(part.bits is None and part.rounds_only for part in (self.dac, self.adc))
-        return (not self.cell.read_noise and converters and not self.amplifier.offset and not self.inverter.offset
+        return (self.quiet and converters and not self.amplifier.offset and not self.inverter.offset
                 and self.amplifier.swing is None)
+
+    @property
+    def quiet(self) -> bool:
+        """True if the cells are the same in every shot."""
+        return not self.cell.read_noise and not self.cell.off_read_noise
+
+    @property
+    def lines(self) -> int:
+        """Rows of the largest block that is planned for one tile: all of them, if none can be broken."""
+        return self.faults.planned_lines(self.tile_size)
 
     @property
     def ideal_loop(self) -> bool:
@@ -116,6 +144,10 @@ class Chip:
         """True if a shot does nothing to inputs and outputs but round them: volts play no part."""
         return (self.dac.rounds_only and self.adc.rounds_only and not self.amplifier.offset
                 and not self.inverter.offset and self.amplifier.swing is None and self.amplifier.settle_time is None)
+
+    def working_tiles(self, tiles: int) -> int:
+        """Return how many of a limited number of tiles to count on: the dead ones' blocks go to the others."""
+        return max(1, math.floor(tiles * (1.0 - (self.faults.dead_tiles or 0.0))))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the chip as plain JSON data; `from_dict` reads it back."""
@@ -198,6 +230,12 @@ class Chip:
             for target in targets:
                 part, _, attribute = target.rpartition(".")
                 change = {attribute: overrides[name]}
+                if overrides[name] is not None:
+                    replaced = tuple(other for other in _REPLACED.get(name, ())
+                                     if getattr(getattr(chip, part), other) is not None)
+                    change |= dict.fromkeys(replaced)
+                    for other in replaced:
+                        sources.pop(f"{part}.{other}", None)
                 try:
                     if part:
                         change = {part: dataclasses.replace(getattr(chip, part), **change)}
@@ -211,29 +249,71 @@ class Chip:
         """Return the chip in one line."""
         cell = self.cell
         bits = "continuous cells" if cell.bits is None else f"{cell.bits}-bit cells"
-        programming = f"{cell.programming_error:.3g}" if cell.programming_error else "none"
+        programming = f"{cell.programming_error:.3g}" if cell.programming_error else cell.programming_model or "none"
         noise = f"{cell.read_noise:.3g}" if cell.read_noise else "none"
         dac = "ideal" if self.dac.bits is None else f"{self.dac.bits} bit"
         adc = "ideal" if self.adc.bits is None else f"{self.adc.bits} bit"
         line = (f"{self.name}: tile {self.tile_size}, {bits}, programming error {programming}, read noise {noise}, "
                 f"DAC {dac}, ADC {adc}")
-        return line + self._circuit()
+        return line + self._beside()
 
-    def _circuit(self) -> str:
-        """Return what is not ideal in the circuit, in words; '' if all is."""
+    def _beside(self) -> str:
+        """Return in words what else is not as in a chip that says nothing of it; '' if nothing is."""
+        said = ("bits", "programming_error", "read_noise", "programming_model", "conductance_max")
         words = []
         for part, kind in PARTS.items():
+            if part == "drift" and not self.drift.any:
+                continue
             for item in dataclasses.fields(kind):
                 value = getattr(getattr(self, part), item.name)
-                if part == "cell" or item.name in ("bits", "elimination") or value is None or value is False:
+                if (part == "cell" and item.name in said) or item.name == "bits" or value == item.default:
                     continue
+                number = f"{value:.3g}" if isinstance(value, float) else str(value)
                 unit = item.metadata.get("unit", "")
                 name = f"{part} {item.name}".replace("_", " ")
-                words.append(name if value is True else f"{name} {value:.3g}" + (f" {unit}" if unit else ""))
+                words.append(f"{name} {number}" + (f" {unit}" if unit else ""))
         return "".join(f", {word}" for word in words)
 
+    def values(self) -> dict[str, Any]:
+        """Return every value of the chip's hardware by dotted name; None where it is ideal."""
+        found: dict[str, Any] = {"tile_size": self.tile_size, "bound_repeats": self.bound_repeats}
+        for part, kind in PARTS.items():
+            found |= {f"{part}.{item.name}": getattr(getattr(self, part), item.name)
+                      for item in dataclasses.fields(kind)}
+        return found
+
     def describe(self) -> str:
-        """Return the chip with every value's source and confidence, for people."""
+        """Return the chip with every value, its meaning, range, source and confidence, for people."""
         lines = [self.summary(), f"  {self.title}"] if self.title else [self.summary()]
-        lines += [f"  {name}: {source.text} [{source.confidence}]" for name, source in self.sources.items()]
-        return "\n".join(lines)
+        known, ideal = fields_of_chips(), []
+        for name, value in self.values().items():
+            if value is None:
+                ideal.append(name)
+                continue
+            meaning, unit, allowed_values = known[name]
+            lines += ["", f"  {name}: {as_words(value)}" + (f" {unit}" if unit else "")]
+            texts = [f"{meaning} Allowed: {allowed_values}."]
+            if name in self.sources:
+                texts.append(f"Source: {self.sources[name].text} [{self.sources[name].confidence}]")
+            for text in texts:
+                lines += textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        return "\n".join([*lines, "", *textwrap.wrap("ideal: " + (", ".join(ideal) or "nothing"), 110,
+                                                     initial_indent="  ", subsequent_indent="    ")])
+
+
+def as_words(value: Any) -> str:
+    """Return a value of a chip as people read it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+
+
+def fields_of_chips() -> dict[str, tuple[str, str, str]]:
+    """Return meaning, unit and allowed values of every field of a chip's hardware, by dotted name."""
+    found = {}
+    for part, kind in (("", Chip), *PARTS.items()):
+        for item in dataclasses.fields(kind):
+            if "meaning" in item.metadata:
+                name = f"{part}.{item.name}".strip(".")
+                found[name] = (item.metadata["meaning"], item.metadata.get("unit", ""), allowed(item))
+    return found

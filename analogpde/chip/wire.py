@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analogpde.chip.fields import check, quantity
-from analogpde.errors import InvalidInput
+from analogpde.chip.fields import check, choice, quantity
 
 ELIMINATIONS = ("auto", "exact", "approximate")
 
@@ -26,12 +25,11 @@ class Wire:
                                  default=None)
     column: float | None = quantity("Resistance of a segment of a column.", unit="Ω", low=0.0, high=1e4, ideal=True,
                                     default=None)
-    elimination: str = "auto"
+    elimination: str = choice("How the emulator finds what the amplifiers see: exact, entry by entry, or auto.",
+                              ELIMINATIONS, default="auto")
 
     def __post_init__(self) -> None:
         check(self, "wire.")
-        if self.elimination not in ELIMINATIONS:
-            raise InvalidInput("wire.elimination", self.elimination, " | ".join(ELIMINATIONS))
 
     @property
     def ideal(self) -> bool:

@@ -22,6 +22,8 @@ class Ledger:
         host_flops: floating-point operations of the host in sparse products of the refinement loop and of the tile
             multigrid; what a digital preconditioner does is not counted.
         host_bytes: bytes those operations move, counted as if nothing stayed in a cache.
+        tiles_replaced: tiles written on a spare tile, because the first one is dead or too faulty.
+        mvm_slices_saved: products of slices that a progressive residual did without.
         tiles_multiplexed: tiles written again because the chip has too few of them and blocks take turns.
         inv_repeats: of the INV shots, those repeated with half the input because a line had clipped.
         settling_seconds: time that the INV shots need to settle, added up over tiles; zero for amplifiers without a
@@ -53,6 +55,8 @@ class Ledger:
     rounds: int = 0
     round_settlings: float = 0.0
     rank_bytes: int = 0
+    tiles_replaced: int = 0
+    mvm_slices_saved: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
         return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))

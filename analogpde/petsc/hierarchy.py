@@ -83,7 +83,7 @@ class Settings:
     @property
     def largest_block(self) -> int:
         """Rows of the largest block that tiles solve."""
-        return self.chip.tile_size << self.blockamc
+        return self.chip.lines << self.blockamc
 
 
 def program(
@@ -282,7 +282,7 @@ class CoarsestTile:
         comm = matrix.getComm().tompi4py()
         self.size = matrix.getSize()[0]
         self.tiles = 1
-        self.depth = depth_needed(self.size, settings.chip.tile_size)
+        self.depth = depth_needed(self.size, settings.chip.lines)
         count = self.size if comm.rank == 0 else 0
         rows = PETSc.IS().createStride(count, 0, 1, comm=PETSc.COMM_SELF)
         part = matrix.createSubMatrices([rows], [rows])[0]

@@ -79,7 +79,8 @@ class AnalogKSP:
         v = self.values
         residual = str(v["ksp_analog_residual"])
         if residual == "sliced":
-            residual += f" in {v['ksp_analog_residual_bits']} bits"
+            progressive = ", no more slices than needed" if v["ksp_analog_residual_progressive"] else ""
+            residual += f" in {v['ksp_analog_residual_bits']} bits{progressive}"
         accelerator = v["ksp_analog_accelerator"]
         viewer.printfASCII(f"    iterative refinement, residual {residual}, accelerator {accelerator}\n")
         if ksp.getTolerances()[0] == FP32_RTOL:
@@ -142,7 +143,8 @@ class AnalogKSP:
         try:
             wanted = judge.fp32 and 0.0 < judge.b_norm < math.inf
             modes, searched = self._slow_modes(ksp, b, norm, host) if wanted else (None, 0)
-            system = System(ksp, b, sliced, host, transposed, modes)
+            system = System(ksp, b, sliced, host, transposed, modes,
+                            self.values["ksp_analog_residual_progressive"])
             judge.begin()
             status = self._refine(ksp, system, judge, x)
         finally:
@@ -256,6 +258,11 @@ class AnalogKSP:
         fgmres (docs/accuracy.md): it minimises the energy norm, in which a noisy correction is a small one.
         """
         name = str(self.values["ksp_analog_accelerator"])
+        if self.values["ksp_analog_residual"] == "sliced" and self.values["ksp_analog_residual_progressive"]:
+            # conjugate gradients take step lengths from the residual: with a tenth of it wrong they lose their way
+            if name == "fcg":
+                raise InvalidInput("-ksp_analog_accelerator", "fcg", "none | fgmres with a progressive residual")
+            return "fgmres" if name == "auto" else name
         if name != "auto":
             return name
         matrix, _ = ksp.getOperators()

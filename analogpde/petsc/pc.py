@@ -264,7 +264,7 @@ class AnalogPC:
         self._levels = levels
         first_tile = 0
         near = near_null_vectors(matrix)
-        budget = Budget(settings.tiles) if settings.tiles is not None else None
+        budget = Budget(settings.chip.working_tiles(settings.tiles)) if settings.tiles is not None else None
         digital_coarse = stalled = False
         while True:
             current, level = matrices[-1], len(levels)
@@ -330,7 +330,7 @@ class AnalogPC:
         if settings.coarse == "digital" or settings.tiles is not None:
             return None
         try:
-            reach = settings.chip.tile_size << DEEPEST
+            reach = settings.chip.lines << DEEPEST
             if size > reach:
                 raise ProgrammingFailed(
                     f"the coarsest level, {size} unknowns, exceeds the {reach} that BlockAMC solves on tiles of "

@@ -50,7 +50,7 @@ class System:
 
     def __init__(
         self, ksp: PETSc.KSP, b: PETSc.Vec, sliced: SlicedOperator | None, host: Ledger, transposed: bool = False,
-        modes: SlowModes | None = None,
+        modes: SlowModes | None = None, progressive: bool = False,
     ) -> None:
         self._matrix, _ = ksp.getOperators()
         self._transposed = transposed
@@ -59,6 +59,9 @@ class System:
         self._in, self._out = self._matrix.createVecs()
         self._comm = ksp.getComm().tompi4py()
         self._sliced = sliced
+        self._progressive = progressive
+        if sliced is not None:
+            sliced.restart()
         self._host = host
         self._modes = modes
         space = self._matrix.getTransposeNullSpace() if transposed else self._matrix.getNullSpace()
@@ -83,7 +86,10 @@ class System:
         """Return the residual as the machine forms it, and note its distance from the true one. Collective."""
         if self._sliced is None:
             return true
-        formed = self._b.array_r - self._sliced.multiply(x)
+        if self._progressive:
+            formed = self._sliced.residual(self._b.array_r, x)
+        else:
+            formed = self._b.array_r - self._sliced.multiply(x)
         gap = formed - true
         self.difference = math.sqrt(float(self.sum(np.array([gap @ gap]))[0]))
         return np.asarray(formed)

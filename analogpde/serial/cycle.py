@@ -58,7 +58,7 @@ class Settings:
     @property
     def largest_block(self) -> int:
         """Rows of the largest block that tiles solve."""
-        return self.chip.tile_size << self.blockamc
+        return self.chip.lines << self.blockamc
 
     @property
     def programming(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Whole:
         blocks = Blocks.from_dense(matrix.toarray()[None], first_tile)
         fine = settings.slices or choose_slices(*sampled_cost(blocks, settings.chip, settings.shift))
         self.softness = softness(matrix.toarray())
-        self.tiles, self.depth = 1, depth_needed(matrix.shape[0], settings.chip.tile_size)
+        self.tiles, self.depth = 1, depth_needed(matrix.shape[0], settings.chip.lines)
         self.bank = program_blocks(blocks, depth=self.depth, slices=settings.coarse_slices if level else fine,
                                    **settings.programming)
         self.event = 0
@@ -230,7 +230,7 @@ class Cycle:
 
     def _last(self, matrix: sp.csr_matrix, first_tile: int) -> Whole | DigitalCoarse:
         settings, size = self._settings, matrix.shape[0]
-        reach = settings.chip.tile_size << DEEPEST
+        reach = settings.chip.lines << DEEPEST
         if settings.coarse != "digital":
             try:
                 if size > reach:

@@ -173,7 +173,7 @@ class ProgrammedMatrix:
     def sliced(self, bits: int) -> SlicedProduct:
         """Return the bit-sliced product with so many bits, made when it is first wanted."""
         if self._sliced is None or self._sliced.bits != bits:
-            self._sliced = SlicedProduct(self._system.matrix, bits, self.settings.chip.tile_size)
+            self._sliced = SlicedProduct(self._system.matrix, bits, self.settings.chip, self.settings.seed)
             self._unpaid.add(self._sliced.programmed)
         return self._sliced
 
@@ -326,7 +326,7 @@ def program(
     start = time.perf_counter()
     system = read_matrix(A, near_null)
     if depth is None:
-        needed = depth_needed(system.rows, machine.tile_size)
+        needed = depth_needed(system.rows, machine.lines)
         depth = needed if system.dense and needed <= DEEPEST else 0
     how = Settings(chip=machine, seed=key, blockamc=depth, **values)
     try:

@@ -23,7 +23,7 @@ from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_valu
 from analogpde.tile.kernels import shoot
 from analogpde.tile.lines import Drawing, Lines
 from analogpde.tile.lines import shoot as shoot_lines
-from analogpde.tile.loop import Spread, close, compensated
+from analogpde.tile.loop import Spread, close, compensated, thinned
 from analogpde.tile.noise import Purpose, stream
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.settling import sampling, settling_time
@@ -184,8 +184,8 @@ class InvBank:
             round_settlings=float(slowness.max()))
 
 
-def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
-    step = max(1, _CHUNK_ENTRIES // max(1, size * size))
+def _chunks(count: int, size: int, entries: int) -> Iterator[NDArray[np.int64]]:
+    step = max(1, entries // max(1, size * size))
     for start in range(0, count, step):
         yield np.arange(start, min(start + step, count))
 
@@ -211,8 +211,12 @@ def program_bank(
     if blocks.size > chip.tile_size:
         raise ProgrammingFailed(f"a block of {blocks.size} rows does not fit a tile of {chip.tile_size}.")
     scaled, scale, sign = scale_blocks(blocks)
+    given = None
+    if chip.cell.crowded:  # cells of zeros make noise too
+        scaled, given = scaled.full()
+    aims = np.empty(len(scaled.value)) if intended is not None and given is not None else intended
     n, count = blocks.size, blocks.count
-    read = chip.cell.read_noise or 0.0
+    read = not chip.quiet
     factors: list[tuple[NDArray[np.int64], Factors]] = []
     deviation = np.zeros(len(scaled.value) if read else 0, np.float32)
     drawn = np.zeros(count, bool)
@@ -221,28 +225,39 @@ def program_bank(
     closed = not (chip.ideal_loop and chip.ideal_lines and chip.amplifier.gain_bandwidth is None)
     slowness = np.zeros(count)
     ledger = Ledger()
-    for chunk in _chunks(count, n):
+    crowded = not chip.wire.ideal or chip.inverter.gain_bandwidth is not None  # some ten full matrices a tile
+    for chunk in _chunks(count, n, _CHUNK_ENTRIES // 8 if crowded else _CHUNK_ENTRIES):
         pending, extra = chunk, np.zeros(len(chunk))
         for attempt in range(ATTEMPTS):
             part = scaled.select(pending)
             lowered = compensated(part, chip)
             held = program(lowered, scale[pending], sign[pending], chip, slices=slices, shift=shift, extra_shift=extra,
-                           seed=seed, name=name, event=event * ATTEMPTS + attempt)
+                           seed=seed, name=name, event=event * ATTEMPTS + attempt, spare=attempt)
             matrix, loop, noise = held.blocks, None, held.read_deviation
             if closed:
                 spread = Spread.draw(part, chip, seed=seed, name=name)
                 loop = close(held, chip, spread)
                 matrix, noise = loop.blocks, noise * loop.passed
+                if loop.load.ndim == 3:
+                    matrix = thinned(matrix, held.blocks)
             trial = factorise(matrix)
             on = np.bincount(part.owner * np.int64(n) + part.row, minlength=len(pending) * n)
             fullest = on.reshape(-1, n).max(axis=1, initial=0)
             worst = np.zeros(len(pending))
             np.maximum.at(worst, part.owner, noise)
             smallest = smallest_singular_value(trial) / POWER_ITERATION_MARGIN
+            loudest = worst * np.sqrt(fullest)
+            if not chip.cell.plain:  # cells differ: what a row really adds up to
+                rows = np.bincount(part.owner * np.int64(n) + part.row, held.read_deviation**2, len(pending) * n)
+                loudest = np.sqrt(rows.reshape(-1, n).max(axis=1, initial=0.0))
             with np.errstate(divide="ignore", invalid="ignore"):  # 0 of a singular tile
-                delta = np.where(smallest > 0, 2.0 * worst * np.sqrt(fullest) / smallest, np.inf)
+                delta = np.where(smallest > 0, 2.0 * loudest / smallest, np.inf)
             good = trial.regular & (delta <= LARGEST_DELTA) & (smallest > SINGULAR)
             good &= stable(matrix, trial, loop, chip)  # ideal cells too: they make no circuit stable that is not
+            if chip.faults.any:  # a line without a cell, which the finite gain alone would hold
+                current = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
+                silent = ((current.reshape(-1, n) == 0) & (np.arange(n) < part.sizes[:, None])).any(axis=1)
+                good &= ~silent
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
@@ -258,31 +273,38 @@ def program_bank(
                 if not chip.ideal_lines:
                     sampled = sampling(loop, chip)
                     circuits.append((done, Lines.of(loop, kept_factors, spread.select(chosen), chip, sampled)))
-            if read or intended is not None:
+            if read or aims is not None:
                 lengths = np.diff(scaled.offsets)[done]
                 target = np.repeat(scaled.offsets[done] - np.concatenate(([0], np.cumsum(lengths)))[:-1], lengths)
                 target += np.arange(len(target))
                 here = good[part.owner]
                 if read:
                     deviation[target] = noise[here]
-                if intended is not None:
+                if aims is not None:
                     k = pending[part.owner[here]]
                     scales = scale[k, part.row[here]] * scale[k, part.col[here]] * sign[k]
-                    intended[target] = (held.intended + (part.value - lowered.value))[here] / scales
+                    aims[target] = (held.intended + (part.value - lowered.value))[here] / scales
             ledger.add(Ledger(cells_written=held.cells, tiles_programmed=len(pending),
-                              tiles_reprogrammed=len(pending) if attempt else 0))
+                              tiles_reprogrammed=len(pending) if attempt else 0,
+                              tiles_replaced=len(pending) if attempt and chip.faults.any else 0))
             if good.all():
                 break
             # what is missing to δ = 1, and at least twice what was there, so that the loop ends
             over = np.isfinite(delta) & (delta > LARGEST_DELTA)
             missing = np.where(over, (np.where(over, delta, 0.0) - 0.9) * smallest, 0.0)
-            extra = np.maximum(np.maximum(2.0 * extra, 0.01), extra + missing)[~good]
+            least = np.full(len(pending), 0.01)
+            if chip.faults.any:  # in place of a tile with a line that carries no current a spare one may do as it is
+                least = np.where(silent, 0.0, 0.01)
+            extra = np.maximum(np.maximum(2.0 * extra, least), extra + missing)[~good]
             pending = pending[~good]
         else:
             raise ProgrammingFailed(
                 f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) stay unstable after {ATTEMPTS} "
-                "programmings with growing shift. Try more cell bits, -pc_analog_slices 2, a smaller tile or less "
-                "programming error; an indefinite matrix cannot be held by an INV tile at all.")
+                f"programmings {'on spare tiles ' if chip.faults.any else ''}with growing shift. Try more cell bits, "
+                "-pc_analog_slices 2, a smaller tile or less programming error; an indefinite matrix cannot be held by "
+                "an INV tile at all.")
+    if intended is not None and aims is not None and given is not None:
+        intended[:] = aims[given]
     groups = Factors.gather(factors, scaled.sizes, n).groups
     offsets = scaled.offsets if read else np.zeros(count + 1, np.int64)
     cells = slice(None) if read else slice(0, 0)

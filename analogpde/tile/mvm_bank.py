@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 from analogpde.chip import Chip
 from analogpde.cost import Ledger
+from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
+from analogpde.tile.cells import dead_rows, hold
 from analogpde.tile.kernels import multiply
 from analogpde.tile.lines import Drawing
 from analogpde.tile.noise import Purpose, normal, stream
 from analogpde.tile.open_loop import OpenLines, read_out
-from analogpde.tile.programming import check_slices, split_digits
+from analogpde.tile.programming import FINEST, check_slices, split_digits
 
+SPARES = 8  # arrays tried in one place
 ARRAYS = 4  # of one block at most, for the numbering of arrays: lines of two tiles, rows and columns
 
 
@@ -198,6 +201,35 @@ class MvmBank:
         return Ledger(mvm_shots=shots, dac_conversions=int(conversions[0]), adc_conversions=int(conversions[1]))
 
 
+def _hold(
+    chip: Chip, arrays: Blocks, aimed: NDArray[np.float64], largest: NDArray[np.float64],
+    level: NDArray[np.int64] | None, unit: NDArray[np.float64], base: int, slices: int, seed: int, name: str,
+    event: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Ledger]:
+    """Return what arrays hold, its deviation from shot to shot, what was aimed at, and what that cost.
+
+    An array that a probe finds dead is programmed on a spare one.
+    """
+    pending = np.full(arrays.count, True)
+    held, read, intended, spent = np.zeros(len(aimed)), np.zeros(len(aimed)), aimed.copy(), Ledger()
+    for spare in range(SPARES):
+        there = hold(chip, arrays, aimed, largest, level=level, trim=None if level is None else np.zeros_like(level),
+                     unit=None if level is None else unit, base=base, slices=slices, seed=seed, name=name,
+                     event=event * SPARES + spare, tile_event=spare, feedback=False)
+        good = pending & ~dead_rows(chip, arrays, slices=0, seed=seed, name=name, tile_event=spare).any(axis=1)
+        mine = good[arrays.owner]
+        held[mine], read[mine], intended[mine] = there.value[mine], there.read[mine], there.intended[mine]
+        tried = int(pending.sum())
+        spent.add(Ledger(cells_written=there.cells * tried // max(1, arrays.count), tiles_programmed=tried,
+                         tiles_reprogrammed=tried if spare else 0, tiles_replaced=tried if spare else 0))
+        pending &= ~good
+        if not pending.any():
+            return held, read, intended, spent
+    raise ProgrammingFailed(
+        f"array {int(arrays.tiles[np.argmax(pending)])}: {int(pending.sum())} array(s) are dead, and so are "
+        f"{SPARES - 1} spare ones in the place of each. A chip with fewer dead tiles and lines is needed.")
+
+
 def program_mvm(
     entries: Entries, tiles: NDArray[np.int64], chip: Chip, *, slices: int = 1, seed: int = 0, name: str = "",
     event: int = 0,
@@ -213,7 +245,7 @@ def program_mvm(
     Returns:
         The bank, and the values that programming aimed at, in the order of `entries`.
     """
-    tile = chip.tile_size
+    tile = chip.lines
     count = len(tiles)
     part = np.zeros(len(entries.value), np.int64)
     for line in (entries.row, entries.col):
@@ -232,31 +264,61 @@ def program_mvm(
     row_offsets, col_offsets = starts_of(row_owner, number), starts_of(col_owner, number)
     offsets = starts_of(array, number)
 
+    keys = ARRAYS * tiles[ids // ARRAYS] + ids % ARRAYS
+    given = None
+    if chip.cell.crowded:  # cells of zeros make noise too: all crossings of lines in use
+        across = np.diff(col_offsets)
+        cells_of = np.diff(row_offsets) * across
+        offsets = np.concatenate(([0], np.cumsum(cells_of))).astype(np.int64)
+        given = offsets[array] + (row_index - row_offsets[array]) * across[array] + (col_index - col_offsets[array])
+        array = np.repeat(np.arange(number), cells_of)
+        place = np.arange(offsets[-1]) - offsets[array]
+        row_index, col_index = row_offsets[array] + place // across[array], col_offsets[array] + place % across[array]
+        sparse, value = value, np.zeros(len(place))
+        value[given] = sparse
     largest = np.zeros(number)
     np.maximum.at(largest, array, np.abs(value))
-    if chip.cell.bits is None:
+    simple = chip.cell.plain and not chip.faults.any and not chip.drift.any
+    slices *= chip.cell.slices
+    bits = chip.cell.bits
+    if bits is None and (chip.faults.stuck_low or chip.faults.stuck_high):
+        bits = FINEST
+    level: NDArray[np.int64] | None = None
+    units, base = np.zeros(number), 0
+    if bits is None:
         aimed, variance = value, (value != 0).astype(float)
         cells = int(np.count_nonzero(value))
     else:
-        check_slices(chip.cell.bits, slices)
-        base = 2**chip.cell.bits
+        check_slices(bits, slices)
+        base = 2**bits
         top = base ** (slices - 1)
-        unit = (largest / (base**slices - 1))[array]
+        units = largest / (base**slices - 1)
+        largest *= top * (base - 1) / (base**slices - 1)  # a fully-on cell of the top slice
+        if chip.cell.sign_mapping == "bias":  # half of the levels for each sign
+            units *= 2.0
+            largest *= 2.0
+        unit = units[array]
         level = np.rint(np.divide(np.abs(value), unit, out=np.zeros(len(value)), where=unit > 0)).astype(np.int64)
         aimed = np.sign(value) * unit * level
         on, variance = np.zeros(len(value), np.int64), np.zeros(len(value))
         split_digits(level, base, slices, top, on, variance)
         cells = int(on.sum())
-        largest *= top * (base - 1) / (base**slices - 1)  # a fully-on cell of the top slice
-    spread = np.sqrt(variance) * largest[array]
-    keys = ARRAYS * tiles[ids // ARRAYS] + ids % ARRAYS
-    held = aimed
-    if chip.cell.programming_error:
-        draws = normal(offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=keys, event=event)
-        held = aimed + chip.cell.programming_error * spread * draws
-    read = chip.cell.read_noise or 0.0
+    if simple:
+        spent = Ledger(cells_written=cells, tiles_programmed=number)
+        spread = np.sqrt(variance) * largest[array]
+        held, deviation = aimed, (chip.cell.read_noise or 0.0) * spread
+        if chip.cell.programming_error:
+            draws = normal(offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=keys, event=event)
+            held = aimed + chip.cell.programming_error * spread * draws
+    else:
+        tall = np.diff(row_offsets).astype(np.int32)
+        lines_in_use = Blocks(tall, offsets, (row_index - row_offsets[array]).astype(np.int32),
+                              (col_index - col_offsets[array]).astype(np.int32), value, keys,
+                              int(max(tall.max(initial=0), np.diff(col_offsets).max(initial=0))))
+        held, deviation, aimed, spent = _hold(
+            chip, lines_in_use, aimed, largest, level, units, base, slices, seed, name, event)
     row_index, col_index = row_index - row_offsets[array], col_index - col_offsets[array]
-    noise, circuit, wire_error = read * spread, None, 0.0
+    noise, circuit, wire_error = deviation, None, 0.0
     if number and not (chip.ideal_loop and chip.ideal_lines):
         heights, widths = np.diff(row_offsets), np.diff(col_offsets)
         width = int(max(heights.max(), widths.max()))
@@ -273,8 +335,10 @@ def program_mvm(
     bank = MvmBank(
         ids // ARRAYS, row_offsets, rows.astype(np.int32), col_offsets, cols.astype(np.int32), offsets,
         row_index.astype(np.int32), col_index.astype(np.int32),
-        held.astype(np.float32), noise.astype(np.float32) if read else np.zeros(0, np.float32), keys, chip,
-        seed, stream(Purpose.MULTIPLY, name), Ledger(cells_written=cells, tiles_programmed=number), circuit, wire_error)
+        held.astype(np.float32), np.zeros(0, np.float32) if chip.quiet else noise.astype(np.float32), keys, chip,
+        seed, stream(Purpose.MULTIPLY, name), spent, circuit, wire_error)
+    if given is not None:
+        aimed = aimed[given]
     unsorted = np.empty(len(value))
     unsorted[order] = aimed
     return bank, unsorted
