@@ -123,11 +123,16 @@ class Run:
         """Return a progress bar."""
         return Progress(self.comm, total, label)
 
-    def writer(self, functions: Sequence[fem.Function]) -> FieldWriter | NoWriter:
-        """Return a writer of fields, or one that writes nothing if the user wants no files. Collective."""
+    def writer(self, functions: Sequence[fem.Function], stem: str = "fields") -> FieldWriter | NoWriter:
+        """Return a writer of fields, or one that writes nothing if the user wants no files. Collective.
+
+        Args:
+            functions: of one mesh.
+            stem: name of the file, without suffix.
+        """
         if self.folder is None or self["snapshots"] == 0:
             return NoWriter()
-        writer = FieldWriter(self.folder / "fields", functions)
+        writer = FieldWriter(self.folder / stem, functions)
         self.problem["files"] += [str(path) for path in writer.files]
         return writer
 
