@@ -213,13 +213,26 @@ class Simulation:
             "case": name, "rotation": rotation, "initial": initial, "reference_depth": model.reference,
             "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
 
+    def advance(self) -> None:
+        """Take a step, and add the new state to the series.
+
+        Raises:
+            NotConverged: a solve failed; if because the fields have grown beyond bounds, it says so.
+        """
+        dt, cfl = self.todo.dt, self.series.rows[-1]["advective_cfl"]
+        advice = (f"The run is unstable at day {self.step * dt / DAY:.2f}: advective CFL {cfl:.3g}, stable up to "
+                  f"{multistep.STABLE}. Take a smaller -dt than {dt:g} s.")
+        try:
+            self.model.step()
+        except NotConverged as problem:
+            raise NotConverged(f"{advice} ({problem})" if cfl > multistep.STABLE else str(problem)) from problem
+        self.step += 1
+        if not math.isfinite(self.look()["energy"]):
+            raise NotConverged(advice)
+
     def look(self) -> dict[str, float]:
         """Add the present state to the series, and return what was added."""
         model, now = self.model, self.model.diagnostics()
-        if not math.isfinite(now.energy):
-            raise NotConverged(f"the run has become unstable before day {self.step * self.todo.dt / DAY:.2f}: take a "
-                               f"smaller -dt than {self.todo.dt:g} s (advective CFL {now.advective:.2f}, stable up to "
-                               f"{multistep.STABLE})")
         row: dict[str, float] = {
             "step": self.step, "day": self.step * self.todo.dt / DAY, "mass": now.mass, "energy": now.energy,
             "potential_enstrophy": now.potential_enstrophy, "divergence_energy": now.divergence_energy,
@@ -302,9 +315,7 @@ def solve(run: Run) -> None:
             if frames:
                 simulation.frame(_frame_folder(run))
         while simulation.step < todo.steps:
-            model.step()
-            simulation.step += 1
-            simulation.look()
+            simulation.advance()
             if simulation.step in shots:
                 writer.write(simulation.step * todo.dt)
             if simulation.step in frames:

@@ -114,7 +114,7 @@ def read_meta(comm: MPI.Comm, path: Path) -> dict[str, Any]:
 
     def load() -> dict[str, Any]:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 meta = json.loads(str(file[_META]))
         except FileNotFoundError:
             raise InvalidInput("checkpoint", str(path), "a file that exists", "Write one with -checkpoint N.") from None
@@ -136,7 +136,7 @@ def read(path: Path, nodes: NodeOrder) -> dict[str, NDArray]:
 
     def load() -> dict[str, NDArray]:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 fields = {name: file[name] for name in file.files if name != _META}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as problem:
             raise InvalidInput("checkpoint", str(path), "a whole file", f"{problem}.") from None

@@ -24,7 +24,7 @@ IMPLICIT = (3 / 4, 0.0, 1 / 4)
 
 STABLE = 0.55
 """Largest advective frequency times dt for which no wave grows, whatever its gravity-wave frequency, where the depth
-is between 0.3 and 1.3 times the reference depth; `amplification` shows it."""
+is between 0.3 and 1.2 times the reference depth; `amplification` shows it."""
 
 ADVECTION = {1: math.sqrt(3.0), 2: 3 * math.sqrt(2.0)}
 """Largest frequency of u ∂/∂x in units of u/d, d the length of a cell, by degree of the elements (Bloch waves on the

@@ -256,8 +256,12 @@ class Script:
                 _restart(log, comm)
                 try:
                     self.solve(run)
-                finally:
-                    run.close()
+                except Exception as problem:
+                    # An error of another kind may be this rank's alone: to close, which is collective, would be to wait.
+                    if comm.size == 1 or isinstance(problem, (AnalogError, PETSc.Error)):
+                        run.close()
+                    raise
+                run.close()
         except AnalogError as problem:
             message, code = str(problem), BAD_INPUT if isinstance(problem, InvalidInput) else FAILED
         except PETSc.Error as problem:

@@ -67,6 +67,7 @@ def _read(path: Path) -> list[dict[str, float]]:
         with path.open(newline="", encoding="utf-8") as file:
             found = list(csv.DictReader(file))
         # A kill may have left half a row at the end, never before the last flush.
-        return [{name: float(text) for name, text in row.items()} for row in found if None not in row.values()]
+        return [{name: int(text) if text.isdigit() else float(text) for name, text in row.items()}
+                for row in found if None not in row.values()]
     except (OSError, ValueError, TypeError) as problem:
         raise InvalidInput("-restart", str(path), "a table that can be read", f"{problem}.") from None

@@ -254,8 +254,9 @@ class ShallowWater:
                           self.absolute.x.array, self.depth.function.x.array, self.ground.x.array, cells.height,
                           GRAVITY, sums, peaks)
         sums[1] = self.state[2].sum()
-        sums = self.comm.allreduce(sums, MPI.SUM)
-        speed, rate = self.comm.allreduce(peaks, MPI.MAX)
+        self.comm.Allreduce(MPI.IN_PLACE, sums, MPI.SUM)
+        self.comm.Allreduce(MPI.IN_PLACE, peaks, MPI.MAX)
+        speed, rate = peaks
         wave = DIFFUSION[self.degree] * np.sqrt(GRAVITY * self.reference) / self.smallest_height
         return Diagnostics(mass=float(sums[1]), energy=float(sums[2]), potential_enstrophy=float(sums[3]),
                            divergence_energy=float(sums[4]), speed=float(speed),
@@ -268,7 +269,7 @@ class ShallowWater:
         for values in (got - exact.x.array, exact.x.array):
             sums = np.zeros(2)
             tangent.norms(self.cells.dofs, self.cells.basis, self.cells.weight, values, sums)
-            sums = self.comm.allreduce(sums, MPI.SUM)
+            self.comm.Allreduce(MPI.IN_PLACE, sums, MPI.SUM)
             peak = self.comm.allreduce(float(np.abs(values).max(initial=0.0)), MPI.MAX)
             totals.append(np.array([sums[0], np.sqrt(sums[1]), peak]))
         l1, l2, largest = totals[0] / totals[1]
