@@ -4,9 +4,9 @@
 
     ∂ζ/∂t + ∇·(η u) = 0,   ∂δ/∂t = n·∇×(η u) − ∇²(½|u|² + g(h + b)),   ∂h/∂t + ∇·(h u) = 0
 
-Vorticity and divergence in curved P2 triangles on an icosahedral sphere; gravity waves are implicit. A step takes five
+Vorticity and divergence in curved P2 triangles on an icosahedral sphere; gravity waves are implicit. A step takes six
 solves with three matrices constant in time, each programmed once: two Poisson equations (options prefix `poisson_`,
-singular: constants), two mass matrices (`mass_`) and a Helmholtz equation (`helmholtz_`). Options without a prefix,
+singular: constants), three mass matrices (`mass_`) and a Helmholtz equation (`helmholtz_`). Options without a prefix,
 such as -ksp_type, hold for all; prefixed ones overrule them.
 
 Cases: tc2 (steady zonal flow), tc5 (mountain) and tc6 (Rossby-Haurwitz wave) of Williamson et al. (Journal of
@@ -32,7 +32,7 @@ from analogpde.fem import checkpoint, latlon, multistep, picture, sphere_cases
 from analogpde.fem.arguments import on_root
 from analogpde.fem.run import Run, Script
 from analogpde.fem.series import Series
-from analogpde.fem.shallow_water import ShallowWater
+from analogpde.fem.shallow_water import UPWIND, ShallowWater
 from analogpde.fem.sphere import MAX_LEVEL, smallest_height
 from analogpde.fem.sphere_cases import DAY, RADIUS, Case
 from analogpde.fem.system import NotConverged
@@ -47,6 +47,8 @@ OPTIONS = (
            high=3650.0, open_low=True),
     Option("rotation", "real", 0.0, "Angle between the axes of Earth and flow in case tc2, degrees.", low=-360.0,
            high=360.0),
+    Option("upwind", "real", UPWIND, "Upwinding of what the mesh cannot show of the vorticity, in time steps; 0: "
+           "none.", low=0.0, high=2.0),
     Option("initial", "text", None, "Initial state instead of a case: a Python file that defines vorticity(longitude, "
            "latitude) and depth(longitude, latitude), or a checkpoint (.npz)."),
     Option("checkpoint", "int", 0, "Steps between checkpoints in <out>/checkpoint.npz; 0: none.", low=0),
@@ -171,7 +173,7 @@ class Simulation:
         self.step = todo.first
         self._counted: dict[str, tuple[int, int]] = {}
         depth = todo.meta["reference_depth"] if run["restart"] else None
-        self.model = ShallowWater(run, todo.case, todo.level, todo.degree, todo.dt, depth)
+        self.model = ShallowWater(run, todo.case, todo.level, todo.degree, todo.dt, depth, run["upwind"])
         self.nodes = checkpoint.NodeOrder(self.model.space)
         if todo.fields is not None:
             self._load()

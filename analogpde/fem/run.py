@@ -257,7 +257,7 @@ class Script:
                 try:
                     self.solve(run)
                 except Exception as problem:
-                    # An error of another kind may be this rank's alone: to close, which is collective, would be to wait.
+                    # One of another kind may be this rank's alone: to close, which is collective, would be to wait.
                     if comm.size == 1 or isinstance(problem, (AnalogError, PETSc.Error)):
                         run.close()
                     raise

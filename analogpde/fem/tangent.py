@@ -71,12 +71,13 @@ def tabulate(space: fem.FunctionSpace, quadrature_degree: int) -> Cells:
 
 @compiled
 def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, psi: NDArray, chi: NDArray,
-               eta: NDArray, h: NDArray, reference: float, upwind: float, out: NDArray) -> None:
-    """Add up ∫ η*u·∇w, ∫ η*(n×u)·∇w, ∫ (h − H)u·∇w and ∫ ½|u|²w, with u = n×∇ψ + ∇χ and η* = η − τ u·∇η.
+               eta: NDArray, smooth: NDArray, h: NDArray, reference: float, upwind: float, out: NDArray) -> None:
+    """Add up ∫ η*u·∇w, ∫ η*(n×u)·∇w, ∫ (h − H)u·∇w and ∫ ½|u|²w: u = n×∇ψ + ∇χ, η* = η − τ (u·∇η − q).
 
     Args:
         dofs, basis, gradient, weight: of `Cells`.
-        psi, chi, eta, h: nodal values, ghosts included: streamfunction, potential, absolute vorticity, depth.
+        psi, chi, eta, smooth, h: nodal values, ghosts included: streamfunction, potential, absolute vorticity, q,
+            depth.
         reference: H in m.
         upwind: τ in s.
         out: (4, unknowns), changed in place; entries of ghosts are to be sent to their owners.
@@ -86,7 +87,7 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
     for c in range(dofs.shape[0]):
         local[:] = 0.0
         for q in range(basis.shape[0]):
-            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = value = depth = 0.0
+            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = value = mean = depth = 0.0
             for i in range(n):
                 d = dofs[c, i]
                 gx, gy = gradient[c, q, 0, i], gradient[c, q, 1, i]
@@ -97,10 +98,11 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
                 eta_x += gx * eta[d]
                 eta_y += gy * eta[d]
                 value += basis[q, i] * eta[d]
+                mean += basis[q, i] * smooth[d]
                 depth += basis[q, i] * h[d]
             u, v = chi_x - psi_y, chi_y + psi_x
             w = weight[c, q]
-            advected = w * (value - upwind * (u * eta_x + v * eta_y))
+            advected = w * (value - upwind * (u * eta_x + v * eta_y - mean))
             flux = w * (depth - reference)
             kinetic = 0.5 * w * (u * u + v * v)
             for i in range(n):
@@ -113,6 +115,33 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
         for i in range(n):
             for k in range(4):
                 out[k, dofs[c, i]] += local[k, i]
+
+
+@compiled
+def advection(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, psi: NDArray, chi: NDArray,
+              eta: NDArray, out: NDArray) -> None:
+    """Add up ∫ u·∇η w with u = n×∇ψ + ∇χ.
+
+    Args:
+        dofs, basis, gradient, weight, psi, chi, eta: as `tendencies` has them.
+        out: (unknowns,), changed in place; entries of ghosts are to be sent to their owners.
+    """
+    n = dofs.shape[1]
+    for c in range(dofs.shape[0]):
+        for q in range(basis.shape[0]):
+            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = 0.0
+            for i in range(n):
+                d = dofs[c, i]
+                gx, gy = gradient[c, q, 0, i], gradient[c, q, 1, i]
+                psi_x += gx * psi[d]
+                psi_y += gy * psi[d]
+                chi_x += gx * chi[d]
+                chi_y += gy * chi[d]
+                eta_x += gx * eta[d]
+                eta_y += gy * eta[d]
+            value = weight[c, q] * ((chi_x - psi_y) * eta_x + (chi_y + psi_x) * eta_y)
+            for i in range(n):
+                out[dofs[c, i]] += value * basis[q, i]
 
 
 @compiled

@@ -30,16 +30,18 @@ def setting(request, comm):
 
 @pytest.mark.mpi
 def test_one_pass_makes_what_the_forms_say(setting):
-    mesh, space, (psi, chi, eta, h, _), degree, cells = setting
-    sums = np.zeros((4, len(psi.x.array)))
+    mesh, space, (psi, chi, eta, h, smooth), degree, cells = setting
+    sums = np.zeros((5, len(psi.x.array)))
     tangent.tendencies(cells.dofs, cells.basis, cells.gradient, cells.weight, psi.x.array, chi.x.array, eta.x.array,
-                       h.x.array, H, TAU, sums)
+                       smooth.x.array, h.x.array, H, TAU, sums[:4])
+    tangent.advection(cells.dofs, cells.basis, cells.gradient, cells.weight, psi.x.array, chi.x.array, eta.x.array,
+                      sums[4])
     n, w = ufl.CellNormal(mesh), ufl.TestFunction(space)
     u = ufl.cross(n, ufl.grad(psi)) + ufl.grad(chi)
-    star = eta - TAU * ufl.dot(u, ufl.grad(eta))
+    star = eta - TAU * (ufl.dot(u, ufl.grad(eta)) - smooth)
     dx = ufl.dx(metadata={"quadrature_degree": degree})
     forms = (star * ufl.dot(u, ufl.grad(w)), star * ufl.dot(ufl.cross(n, u), ufl.grad(w)),
-             (h - H) * ufl.dot(u, ufl.grad(w)), 0.5 * ufl.dot(u, u) * w)
+             (h - H) * ufl.dot(u, ufl.grad(w)), 0.5 * ufl.dot(u, u) * w, ufl.dot(u, ufl.grad(eta)) * w)
     for row, form in zip(sums, forms, strict=True):
         expected = vector(form * dx)
         got = expected.duplicate()

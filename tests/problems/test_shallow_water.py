@@ -47,9 +47,9 @@ def test_on_tiles_every_matrix_is_programmed_once_and_the_answer_is_the_digital_
     name = "relative l2 error of the depth"
     # Solves are good to 2^-23 of their answers; 0.1 % of the discretisation's error is 2e-8.
     assert analog.result(name) == pytest.approx(digital.result(name), rel=1e-3, abs=2**-23)
-    # 6 steps: two Poisson and one mass solve for the state at 7 times, one mass and one Helmholtz solve a step
+    # 6 steps: two Poisson and one mass solve for the state at 7 times, two mass and one Helmholtz solve a step
     counts = {prefix: summary.count for prefix, summary in analog.log.solves.items()}
-    assert counts == {"poisson_": 14, "mass_": 13, "helmholtz_": 6}
+    assert counts == {"poisson_": 14, "mass_": 19, "helmholtz_": 6}
     for summary in analog.log.solves.values():
         assert summary.worst.preconditioner == "analog"
         assert "programmed once" in summary.worst.description
@@ -84,9 +84,8 @@ def fields_of(path):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("solver", [DIGITAL, ANALOG], ids=["digital", "analog"])
-def test_a_restarted_run_ends_bit_for_bit_like_one_in_one_go(problem, comm, shared_tmp_path, solver):
-    words = [*solver, "-level", 1, "-dt", 3600, "-case", "tc5", "-snapshots", 0, "-picture", "false"]
+def test_a_restarted_run_ends_bit_for_bit_like_one_in_one_go(problem, comm, shared_tmp_path):
+    words = [*ANALOG, "-level", 1, "-dt", 3600, "-case", "tc5", "-snapshots", 0, "-picture", "false"]
     for folder, parts in (("once", (["-days", 0.5],)),
                           ("twice", (["-days", 0.25], ["-days", 0.5, "-restart"]))):
         for part in parts:
@@ -100,8 +99,7 @@ def test_a_restarted_run_ends_bit_for_bit_like_one_in_one_go(problem, comm, shar
         with (shared_tmp_path / name / "diagnostics.csv").open() as file:
             tables.append(list(csv.DictReader(file)))
     assert len(tables[0]) == 13 and tables[0] == tables[1]
-    if solver is ANALOG:
-        assert meta["shots"]["poisson_"][0] > 24  # noise goes on where it was
+    assert meta["shots"]["poisson_"][0] > 24  # noise goes on where it was
 
 
 def start(*words, ranks=1, wait=True):
@@ -173,12 +171,12 @@ def test_initial_fields_of_ones_own(problem, comm, shared_tmp_path):
 def test_what_is_written(problem, comm, shared_tmp_path):
     pytest.importorskip("matplotlib")
     run(problem, *DIGITAL, "-case", "galewsky", "-level", 1, "-dt", 3600, "-days", 0.25, "-out", shared_tmp_path,
-        "-animation", "gif", "-frames", 3, "-snapshots", 2)
+        "-animation", "gif", "-frames", 2, "-snapshots", 2)
     comm.barrier()
     for name in ("shallow_water.png", "shallow_water.gif", "diagnostics.csv", "report.html"):
         assert (shared_tmp_path / name).stat().st_size > 1000, name
     assert list(shared_tmp_path.glob("fields.*"))
-    assert len(list((shared_tmp_path / "frames").glob("*.png"))) == 3
+    assert len(list((shared_tmp_path / "frames").glob("*.png"))) == 2
 
 
 @pytest.mark.mpi
