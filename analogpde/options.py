@@ -177,6 +177,12 @@ def check_names(names: Iterable[str]) -> None:
     """
     for name in names:
         match = _OURS.match(name)
+        if match is None and name.startswith(("analog", "ksp_analog", "pc_analog")):
+            # -analogue_chip: ours if it is all but one of ours, else some other program's
+            if near := did_you_mean(name, TABLE, likeness=0.85):
+                raise InvalidInput("unknown option", f"-{name}", "what `python -m analogpde options` lists",
+                                   near.replace("mean ", "mean -"))
+            continue
         if match is None or match["name"] in TABLE or match["name"].startswith(("pc_analog_mg_", "pc_analog_pc_mg_")):
             continue
         foreign = bool(match["prefix"]) and match["name"].startswith("analog_")

@@ -10,7 +10,7 @@ from typing import Any
 
 from analogpde.chip.cell import Cell
 from analogpde.chip.converter import Converter
-from analogpde.chip.fields import check, from_mapping, quantity
+from analogpde.chip.fields import check, from_mapping, quantity, refuse_unknown
 from analogpde.errors import AnalogError, InvalidInput, did_you_mean
 
 
@@ -93,6 +93,7 @@ class Chip:
         given = data
         if isinstance(data, dict):
             data = dict(data)
+            refuse_unknown(Chip, data, "")
             if "name" not in data:
                 raise InvalidInput("name", None, "a non-empty text", "Give the chip a name.")
             if "cell" in data:

@@ -57,6 +57,18 @@ def check(owner: Any, where: str) -> None:
         object.__setattr__(owner, field.name, int(value) if data["integer"] else float(value))
 
 
+def refuse_unknown(kind: type, data: dict[str, Any], where: str) -> None:
+    """Refuse a key that is no field of a dataclass.
+
+    Raises:
+        InvalidInput: with the nearest known one.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]
+    for key in data:
+        if key not in names:
+            raise InvalidInput(f"{where}{key}", data[key], "the fields " + ", ".join(names), did_you_mean(key, names))
+
+
 def from_mapping(kind: type, data: Any, where: str) -> Any:
     """Build a flat dataclass from a JSON object.
 
@@ -66,9 +78,7 @@ def from_mapping(kind: type, data: Any, where: str) -> Any:
     names = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(data, dict):
         raise InvalidInput(where.rstrip(".") or "chip", data, "a JSON object with " + ", ".join(names))
-    for key in data:
-        if key not in names:
-            raise InvalidInput(f"{where}{key}", data[key], "the fields " + ", ".join(names), did_you_mean(key, names))
+    refuse_unknown(kind, data, where)
     try:
         return kind(**data)
     except InvalidInput as error:  # say which part of the chip it is: dac.bits, not converter.bits

@@ -102,6 +102,9 @@ def load(name_or_path: str) -> Chip:
     if name_or_path in PRESETS:
         return PRESETS[name_or_path]
     if name_or_path.lower().endswith(".json") or os.path.exists(name_or_path):  # a folder gets the system's message
+        if not os.path.lexists(name_or_path):
+            raise InvalidInput("-analog_chip", name_or_path, "a file that exists, or " + " | ".join(PRESETS),
+                               did_you_mean(name_or_path.lower().removesuffix(".json"), PRESETS))
         return Chip.read(name_or_path)
     raise InvalidInput("-analog_chip", name_or_path, " | ".join(PRESETS) + " | FILE.json",
                        did_you_mean(name_or_path.lower(), PRESETS))

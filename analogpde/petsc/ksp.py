@@ -19,7 +19,7 @@ from analogpde.petsc.options import guard_names, help_text, read, wants_help
 from analogpde.petsc.register import check, function
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
-from analogpde.petsc.system import System
+from analogpde.petsc.system import SlowModes, System
 from analogpde.refine.loop import Progress, make_accelerator, refine
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
@@ -47,6 +47,7 @@ class AnalogKSP:
         self._sliced: SlicedOperator | None = None
         self._norm: tuple[Any, float, int] = (None, 0.0, 0)  # of which matrix, norm, entries on this rank
         self._spread = 1.0  # of the rows' norms
+        self._modes: tuple[Any, SlowModes | None] = (None, None)
         self._symmetric: tuple[Any, bool] = (None, False)
         self._messages = 0
         self._told_digital = False
@@ -103,7 +104,7 @@ class AnalogKSP:
         if self._sliced is not None:
             self._sliced.destroy()
             self._sliced = None
-        self._norm = (None, 0.0, 0)
+        self._norm, self._modes = (None, 0.0, 0), (None, None)
 
     def destroy(self, ksp: PETSc.KSP) -> None:
         """Free everything."""
@@ -139,7 +140,9 @@ class AnalogKSP:
         matrix, _ = ksp.getOperators()
         norm, host = self._matrix_norm(matrix)
         sliced = self._sliced_operator(ksp, matrix)
-        system = System(ksp, b, sliced, host, transposed)
+        if self._modes[0] != version(matrix):
+            self._modes = (version(matrix), SlowModes(matrix, norm))
+        system = System(ksp, b, sliced, host, transposed, self._modes[1])
         judge = Judge(ksp, b.norm(), norm, log.machine.inv_shots)
         try:
             status = self._refine(ksp, system, judge, x)
@@ -157,6 +160,9 @@ class AnalogKSP:
             if status is Status.DIVERGED_STAGNATED:
                 floor += "Raise -ksp_analog_residual_bits, ask for less by -ksp_rtol, or use the digital residual. "
             advice = floor + advice
+        if status is Status.DIVERGED_STAGNATED and (outside := system.outside_range()) > 0:
+            advice = (f"The right-hand side has {outside:.1e} of itself in the null space, where no x reaches it: "
+                      "remove that part (MatNullSpaceRemove). ") + advice
         history = judge.all_ranks(operations.inv_shots - programmed.inv_shots)
         record = SolveRecord(
             prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,

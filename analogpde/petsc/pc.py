@@ -12,7 +12,7 @@ from analogpde.chip import load
 from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
-from analogpde.petsc import log
+from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
 from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
@@ -186,7 +186,7 @@ class AnalogPC:
             self._warned = True
             say(pc.getComm().tompi4py(), f"analogpde: KSP {ksp.getType()} takes the preconditioner for fixed and "
                 "linear, which tiles are not: its residual norms, and its 'converged', may be wrong. Use -ksp_type "
-                "analog, fgmres, fcg or gcr.")
+                "analog, fgmres or gcr, or fcg where the matrix is symmetric.")
 
     def postSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Forget a failed application, which the solve has reported: PETSc would refuse every later solve for it."""
@@ -434,7 +434,10 @@ class AnalogPC:
         complexity = sum(entries) / max(1.0, entries[0])
         self.tile_use = tile_use(comm, self._levels, self.settings.tiles)
         if self.tile_use is not None:
-            self._lines.append(str(self.tile_use))
+            hint = ""
+            if self.tile_use.shared == 0 and lattice.attached(matrices[0]) is None:
+                hint = "; patches of a uniform mesh are alike only if the matrix has coordinates (docs: Method)"
+            self._lines.append(f"{self.tile_use}{hint}")
         self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
         self._lines.append(self._health(comm))
 

@@ -9,8 +9,57 @@ from numpy.typing import NDArray
 
 from analogpde.cost import Ledger
 from analogpde.petsc import log
+from analogpde.petsc.matrix import near_null_vectors
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import PETSc
+
+SINGULAR = 2.0**-46  # |vᵀAv| below this fraction of ‖A‖ is rounding: nothing is known of the error along v
+
+
+class SlowModes:
+    """The error along the near-null vectors V of A, from one small Galerkin system: V c with VᵀAV c = Vᵀr.
+
+    A Krylov method may overlook a mode that the right-hand side has almost nothing of, and that dominates the
+    solution all the same (closed flow with a weak reaction: the constant). What A all but annihilates is known
+    beforehand, so that the residual can be asked for it at the price of k scalar products.
+    """
+
+    def __init__(self, matrix: PETSc.Mat, norm: float) -> None:
+        """Form VᵀAV. Collective.
+
+        Args:
+            matrix: A. norm: an estimate of ‖A‖₂.
+        """
+        self._comm = matrix.getComm().tompi4py()
+        self._vectors = near_null_vectors(matrix)
+        gram = self._sum(self._vectors.T @ self._vectors)
+        v, image = matrix.createVecs()
+        products = np.empty_like(gram)
+        for k in range(len(gram)):
+            v.array[:] = self._vectors[:, k]
+            matrix.mult(v, image)
+            products[:, k] = self._vectors.T @ image.array_r
+        v.destroy()
+        image.destroy()
+        products = self._sum(products)
+        if not (np.isfinite(products).all() and np.isfinite(gram).all()):
+            products = np.zeros_like(gram)
+        lengths = np.sqrt(np.diag(gram))
+        self._lengths, self._gram = lengths, gram / np.outer(lengths, lengths)
+        left, singular, right = np.linalg.svd(products / np.outer(lengths, lengths))
+        inverse = np.divide(1.0, singular, where=singular > SINGULAR * norm, out=np.zeros_like(singular))
+        self._inverse = (right.T * inverse) @ left.T
+
+    def _sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.empty_like(values)
+        self._comm.Allreduce(np.ascontiguousarray(values), total)
+        return total
+
+    def error(self, residual: NDArray[np.float64], transposed: bool = False) -> float:
+        """Return ‖V c‖₂ for this residual of A x = b (of Aᵀ x = b). Collective."""
+        inverse = self._inverse.T if transposed else self._inverse
+        c = inverse @ (self._sum(residual @ self._vectors) / self._lengths)
+        return math.sqrt(max(float(c @ self._gram @ c), 0.0))
 
 
 class System:
@@ -18,6 +67,7 @@ class System:
 
     def __init__(
         self, ksp: PETSc.KSP, b: PETSc.Vec, sliced: SlicedOperator | None, host: Ledger, transposed: bool = False,
+        modes: SlowModes | None = None,
     ) -> None:
         self._matrix, _ = ksp.getOperators()
         self._transposed = transposed
@@ -27,6 +77,7 @@ class System:
         self._comm = ksp.getComm().tompi4py()
         self._sliced = sliced
         self._host = host
+        self._modes = modes
         space = self._matrix.getTransposeNullSpace() if transposed else self._matrix.getNullSpace()
         self._space = space if space.handle else None
         self.difference = 0.0
@@ -62,6 +113,10 @@ class System:
             self._space.remove(self._out)
         return np.asarray(self._out.array_r).copy()
 
+    def slow_error(self, residual: NDArray[np.float64]) -> float:
+        """Return the norm of the error along near-null vectors. Collective."""
+        return self._modes.error(residual, self._transposed) if self._modes is not None else 0.0
+
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum over ranks. Collective."""
         if self._comm.size == 1:
@@ -79,6 +134,17 @@ class System:
         sums = self.sum(np.array([v @ image, u @ self._apply(v), np.abs(v) @ np.abs(image)]))
         # rounding is below 1e-13 of Σ|v||Au|; an unsymmetric matrix of practical interest is far above
         return bool(abs(sums[0] - sums[1]) <= 1e-11 * sums[2])
+
+    def outside_range(self) -> float:
+        """Return which part of ‖b‖ lies in the null space of a symmetric A, beyond rounding. Collective."""
+        size = self._b.norm()
+        if self._space is None or not size or not self.symmetric():
+            return 0.0
+        self._b.copy(self._out)
+        self._space.remove(self._out)
+        self._out.aypx(-1.0, self._b)
+        part = float(self._out.norm()) / size
+        return part if part > 1e-13 else 0.0
 
     def destroy(self) -> None:
         """Free PETSc objects."""

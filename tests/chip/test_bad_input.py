@@ -146,7 +146,9 @@ def test_whole_numbers_may_be_written_with_a_point(tmp_path):
 def test_missing_file_directory_and_bytes(tmp_path):
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    for name in ("missing.json", "folder.json", "binary.json"):
+    with pytest.raises(InvalidInput, match=r"missing\.json'; allowed: a file that exists, or ideal \| pku2025"):
+        load(str(tmp_path / "missing.json"))
+    for name in ("folder.json", "binary.json"):
         with pytest.raises(AnalogError, match=re.escape(name) + ".*cannot be read"):
             load(str(tmp_path / name))
     with pytest.raises(AnalogError, match=r"cannot be read.*[Dd]irectory"):
