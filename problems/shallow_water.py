@@ -268,7 +268,8 @@ class Simulation:
             peak = 2e5 * float(np.abs(self.todo.case.vorticity(np.zeros(721), np.linspace(-1.57, 1.57, 721))).max())
             panel = latlon.Panel(vorticity, f"day {self.step * self.todo.dt / DAY:.2f}", "10⁻⁵ 1/s",
                                  contours=surface, limits=(-peak, peak))
-            latlon.draw(folder / f"{self.step:08d}.png", self.sampler, [panel], title=self.todo.case.title, dpi=90)
+            latlon.draw(folder / f"{self.step:08d}.png", self.sampler, [panel], title=self.todo.case.title,
+                        south=self.todo.case.south, dpi=90)
 
     def draw(self, path: Path) -> None:
         """Draw the state. Collective."""
@@ -284,7 +285,7 @@ class Simulation:
             panels.append(latlon.Panel(surface, "height of the surface", "m", colours="viridis", symmetric=False,
                                        contours=surface))
         latlon.draw(path, self.sampler, panels,
-                    title=f"{self.todo.case.title}, day {self.step * self.todo.dt / DAY:g}")
+                    title=f"{self.todo.case.title}, day {self.step * self.todo.dt / DAY:g}", south=self.todo.case.south)
 
 
 def _tile_options(run: Run) -> dict[str, str]:

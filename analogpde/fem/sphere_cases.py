@@ -56,6 +56,7 @@ class Case:
         steady: the initial state is an exact solution for all times.
         source: where it comes from.
         wave_number: of the wave around the Earth whose rotation is measured; 0: none.
+        south: southern edge of the maps, degrees.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Case:
     steady: bool = False
     source: str = ""
     wave_number: int = 0
+    south: float = -90.0
 
 
 def case(name: str, rotation: float = 0.0) -> Case:
@@ -174,7 +176,7 @@ def _jet(*, perturbed: bool) -> Case:
         return h
 
     return Case("Galewsky jet" if perturbed else "Galewsky jet, unperturbed", vorticity, depth, days=6.0, speed=90.0,
-                steady=not perturbed, source="Galewsky et al. 2004")
+                steady=not perturbed, source="Galewsky et al. 2004", south=0.0)
 
 
 def from_file(path: Path) -> Case:

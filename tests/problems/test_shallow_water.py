@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def test_on_tiles_every_matrix_is_programmed_once_and_the_answer_is_the_digital_
         assert summary.worst.preconditioner == "analog"
         assert "programmed once" in summary.worst.description
         programmed = summary.operations.tiles_programmed - summary.operations.tiles_reprogrammed
-        tiles = [int(line.split(" tiles")[0].split()[-1]) if " tiles," in line else 1
+        tiles = [int(found[1]) if (found := re.search(r"(\d+) tiles", line)) else 1
                  for line in summary.worst.description.splitlines() if line.startswith("level ")]
         assert programmed == sum(tiles)  # every tile of every level once
 
