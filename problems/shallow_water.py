@@ -135,6 +135,8 @@ def plan(run: Run) -> Plan:
         # of two runs of different length, -dt 1800 may be shortened to fit in different ways
         if wanted is not None and not 0.5 * wanted < dt <= wanted * (1 + 1e-12):
             raise InvalidInput("-dt", wanted, f"{dt:g} s, as in the checkpoint")
+        if "upwind" in run.given and run["upwind"] != meta["upwind"]:
+            raise InvalidInput("-upwind", run["upwind"], f"{meta['upwind']:g}, as in the checkpoint")
         if steps < meta["step"]:
             raise InvalidInput("-days", t_end / DAY, f"at least {meta['step'] * dt / DAY:g}, where the checkpoint is")
     elif run["dt"] is None:
@@ -173,7 +175,8 @@ class Simulation:
         self.step = todo.first
         self._counted: dict[str, tuple[int, int]] = {}
         depth = todo.meta["reference_depth"] if run["restart"] else None
-        self.model = ShallowWater(run, todo.case, todo.level, todo.degree, todo.dt, depth, run["upwind"])
+        self.upwind = todo.meta["upwind"] if run["restart"] else run["upwind"]
+        self.model = ShallowWater(run, todo.case, todo.level, todo.degree, todo.dt, depth, self.upwind)
         self.nodes = checkpoint.NodeOrder(self.model.space)
         if todo.fields is not None:
             self._load()
@@ -213,7 +216,7 @@ class Simulation:
         checkpoint.write(run.folder / CHECKPOINT, self.nodes, model.fields(), {
             "step": self.step, "time": self.step * todo.dt, "dt": todo.dt, "level": todo.level, "degree": todo.degree,
             "case": name, "rotation": rotation, "initial": initial, "reference_depth": model.reference,
-            "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
+            "upwind": self.upwind, "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
 
     def advance(self) -> None:
         """Take a step, and add the new state to the series.
