@@ -90,16 +90,17 @@ def locate(level: int, directions: NDArray) -> tuple[NDArray, NDArray]:
         Numbers of the triangles (count,) and barycentric coordinates (count, 3) in the flat triangles.
     """
     points, faces = _icosahedron()
-    candidates = np.broadcast_to(np.arange(20), (len(directions), 20))
-    for done in range(level + 1):
-        corners = points[faces[candidates]]  # (count, candidates, corner, axis)
+    rows = np.arange(len(directions))
+    weights = np.einsum("fcx,px->pfc", np.linalg.inv(np.swapaxes(points[faces], 1, 2)), directions)
+    which = np.argmax(weights.min(axis=2), axis=1)
+    weights = weights[rows, which]
+    for _ in range(level):
+        parts = which[:, None] + len(faces) * np.arange(4)  # of triangle i, see `_refined`
+        points, faces = _refined(points, faces)
+        corners = points[faces[parts]]  # (count, part, corner, axis)
         weights = np.linalg.solve(np.swapaxes(corners, 2, 3), directions[:, None, :, None])[..., 0]
         best = np.argmax(weights.min(axis=2), axis=1)
-        rows = np.arange(len(directions))
-        which, weights = candidates[rows, best], weights[rows, best]
-        if done < level:
-            candidates = which[:, None] + len(faces) * np.arange(4)  # the four parts of triangle i, see `icosphere`
-            points, faces = _refined(points, faces)
+        which, weights = parts[rows, best], weights[rows, best]
     return which, weights / weights.sum(axis=1, keepdims=True)
 
 
