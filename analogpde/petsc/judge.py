@@ -10,19 +10,11 @@ from analogpde.petsc.stack import PETSc
 from analogpde.refine.loop import Progress
 from analogpde.refine.record import Step
 from analogpde.refine.status import Status
-from analogpde.refine.target import FP32_RTOL, STOP_BACKWARD, STOP_FORWARD
+from analogpde.refine.target import FP32_RTOL, fp32_equivalent
 
 _STATUS = {status.code: status for status in (
     Status.CONVERGED_RTOL, Status.CONVERGED_ATOL, Status.CONVERGED_ITS, Status.DIVERGED_ITS, Status.DIVERGED_DTOL,
     Status.DIVERGED_NANORINF)}
-# Backward error at which FP64 itself ends, direct solvers too. Steps are then all rounding, and how fast they fall says
-# nothing: the size of the last one must do. It must not be left out: a few large rows (Dirichlet values set by a
-# penalty) make every backward error small.
-FP64_ROUNDING = 2.0**-48
-
-# Rows or unknowns of very different sizes make every normwise error small while ‖b − A x‖ is as large as ‖b‖: small
-# components of x may be all wrong. No solve is called converged that leaves more of b than this.
-LARGEST_RESIDUAL = 0.1
 
 
 class Judge:
@@ -74,10 +66,7 @@ class Judge:
         if progress.residual_norm == 0.0:  # whatever a program's test wants: nothing is left to correct
             return Status.CONVERGED_ATOL
         backward = self.backward_error(progress.residual_norm)
-        rounding = (backward <= FP64_ROUNDING and progress.correction <= STOP_FORWARD
-                    and progress.slow_estimate <= STOP_FORWARD)
-        near = progress.forward_estimate <= STOP_FORWARD or rounding
-        if self._fp32 and backward <= STOP_BACKWARD and near and relative <= LARGEST_RESIDUAL:
+        if self._fp32 and fp32_equivalent(backward, relative, progress):
             return Status.CONVERGED_FP32
         return None
 

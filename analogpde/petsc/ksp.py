@@ -14,16 +14,17 @@ from analogpde.options import KSP_OPTIONS
 from analogpde.petsc import log
 from analogpde.petsc.guard import carried, say
 from analogpde.petsc.judge import Judge
-from analogpde.petsc.matrix import as_aij, version
+from analogpde.petsc.matrix import as_aij, ghost_bytes, version
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
 from analogpde.petsc.register import check, function
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
-from analogpde.petsc.system import SlowModes, System
+from analogpde.petsc.system import System, slow_modes
 from analogpde.refine.loop import Progress, make_accelerator, refine
+from analogpde.refine.modes import SlowModes
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
-from analogpde.refine.target import FORWARD_ERROR, FP32_RTOL
+from analogpde.refine.target import CONFIRMED, FP32_RTOL, WELL_SCALED
 
 _PETSC_RTOL = 1e-5
 _DEFAULT_PCS = (None, "", "none", "ilu", "icc", "bjacobi")
@@ -32,9 +33,6 @@ _REASONS = {code: name for name, code in vars(PETSc.KSP.ConvergedReason).items()
 _REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5: "DIVERGED_BREAKDOWN",
                  -3: "DIVERGED_ITS", -11: "DIVERGED_PC_FAILED", -9: "DIVERGED_NANORINF"})
 _MESSAGES_PER_PREFIX = 3
-# Where rows differ in size by more, a plain correction must confirm an FP32-equivalent answer, and be at most so large.
-WELL_SCALED = 2.0**20
-CONFIRMED = FORWARD_ERROR / 2
 
 
 class AnalogKSP:
@@ -45,7 +43,7 @@ class AnalogKSP:
     def __init__(self) -> None:
         self.values: dict[str, Any] = {option.name: option.default for option in KSP_OPTIONS}
         self._sliced: SlicedOperator | None = None
-        self._norm: tuple[Any, float, int] = (None, 0.0, 0)  # of which matrix, norm, entries on this rank
+        self._norm: tuple[Any, float, Ledger] = (None, 0.0, Ledger())  # of which matrix, norm, cost of a product
         self._spread = 1.0  # of the rows' norms
         self._modes: tuple[Any, SlowModes | None] = (None, None)
         self._symmetric: tuple[Any, bool] = (None, False)
@@ -104,7 +102,7 @@ class AnalogKSP:
         if self._sliced is not None:
             self._sliced.destroy()
             self._sliced = None
-        self._norm, self._modes = (None, 0.0, 0), (None, None)
+        self._norm, self._modes = (None, 0.0, Ledger()), (None, None)
 
     def destroy(self, ksp: PETSc.KSP) -> None:
         """Free everything."""
@@ -141,7 +139,7 @@ class AnalogKSP:
         norm, host = self._matrix_norm(matrix)
         sliced = self._sliced_operator(ksp, matrix)
         if self._modes[0] != version(matrix):
-            self._modes = (version(matrix), SlowModes(matrix, norm))
+            self._modes = (version(matrix), slow_modes(matrix, norm))
         system = System(ksp, b, sliced, host, transposed, self._modes[1])
         judge = Judge(ksp, b.norm(), norm, log.machine.inv_shots)
         try:
@@ -248,12 +246,13 @@ class AnalogKSP:
     def _matrix_norm(self, matrix: PETSc.Mat) -> tuple[float, Ledger]:
         """Return the largest row 2-norm, a lower bound of ‖A‖₂, and what one product costs the host. Collective."""
         if self._norm[0] == version(matrix):
-            return self._norm[1], Ledger(host_flops=2 * self._norm[2], host_bytes=12 * self._norm[2])
+            return self._norm[1], self._norm[2]
         comm = matrix.getComm().tompi4py()
-        largest, smallest, entries = 0.0, math.inf, 0
+        largest, smallest, entries, sent = 0.0, math.inf, 0, 0
         try:
             aij, converted = as_aij(matrix, "matrix type", "")
             indptr, _, values = aij.getValuesCSR()
+            sent = ghost_bytes(aij)
             if converted:
                 aij.destroy()
             entries = len(values)
@@ -273,8 +272,8 @@ class AnalogKSP:
         norm = float(comm.allreduce(largest, op=MPI.MAX))
         least = float(comm.allreduce(smallest, op=MPI.MIN))
         self._spread = norm / least if least > 0 else math.inf
-        self._norm = (version(matrix), norm, entries)
-        return norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries)
+        self._norm = (version(matrix), norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries, rank_bytes=sent))
+        return norm, self._norm[2]
 
     def _sliced_operator(self, ksp: PETSc.KSP, matrix: PETSc.Mat) -> SlicedOperator | None:
         if self.values["ksp_analog_residual"] != "sliced":

@@ -12,54 +12,32 @@ from analogpde.petsc import log
 from analogpde.petsc.matrix import near_null_vectors
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import PETSc
+from analogpde.refine.modes import SlowModes
 
-SINGULAR = 2.0**-46  # |vᵀAv| below this fraction of ‖A‖ is rounding: nothing is known of the error along v
 
+def slow_modes(matrix: PETSc.Mat, norm: float) -> SlowModes:
+    """Return what tells of the error along the near-null vectors of a matrix. Collective.
 
-class SlowModes:
-    """The error along the near-null vectors V of A, from one small Galerkin system: V c with VᵀAV c = Vᵀr.
-
-    A Krylov method may overlook a mode that the right-hand side has almost nothing of, and that dominates the
-    solution all the same (closed flow with a weak reaction: the constant). What A all but annihilates is known
-    beforehand, so that the residual can be asked for it at the price of k scalar products.
+    Args:
+        matrix: A. norm: an estimate of ‖A‖₂.
     """
+    comm = matrix.getComm().tompi4py()
+    vectors = near_null_vectors(matrix)
+    images = np.empty_like(vectors)
+    v, image = matrix.createVecs()
+    for k in range(vectors.shape[1]):
+        v.array[:] = vectors[:, k]
+        matrix.mult(v, image)
+        images[:, k] = image.array_r
+    v.destroy()
+    image.destroy()
 
-    def __init__(self, matrix: PETSc.Mat, norm: float) -> None:
-        """Form VᵀAV. Collective.
-
-        Args:
-            matrix: A. norm: an estimate of ‖A‖₂.
-        """
-        self._comm = matrix.getComm().tompi4py()
-        self._vectors = near_null_vectors(matrix)
-        gram = self._sum(self._vectors.T @ self._vectors)
-        v, image = matrix.createVecs()
-        products = np.empty_like(gram)
-        for k in range(len(gram)):
-            v.array[:] = self._vectors[:, k]
-            matrix.mult(v, image)
-            products[:, k] = self._vectors.T @ image.array_r
-        v.destroy()
-        image.destroy()
-        products = self._sum(products)
-        if not (np.isfinite(products).all() and np.isfinite(gram).all()):
-            products = np.zeros_like(gram)
-        lengths = np.sqrt(np.diag(gram))
-        self._lengths, self._gram = lengths, gram / np.outer(lengths, lengths)
-        left, singular, right = np.linalg.svd(products / np.outer(lengths, lengths))
-        inverse = np.divide(1.0, singular, where=singular > SINGULAR * norm, out=np.zeros_like(singular))
-        self._inverse = (right.T * inverse) @ left.T
-
-    def _sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def add(values: NDArray[np.float64]) -> NDArray[np.float64]:
         total = np.empty_like(values)
-        self._comm.Allreduce(np.ascontiguousarray(values), total)
+        comm.Allreduce(np.ascontiguousarray(values), total)
         return total
 
-    def error(self, residual: NDArray[np.float64], transposed: bool = False) -> float:
-        """Return ‖V c‖₂ for this residual of A x = b (of Aᵀ x = b). Collective."""
-        inverse = self._inverse.T if transposed else self._inverse
-        c = inverse @ (self._sum(residual @ self._vectors) / self._lengths)
-        return math.sqrt(max(float(c @ self._gram @ c), 0.0))
+    return SlowModes(vectors, images, norm, add)
 
 
 class System:
@@ -123,6 +101,7 @@ class System:
             return values
         total = np.empty_like(values)
         self._comm.Allreduce(values, total)
+        log.machine.add(Ledger(rank_bytes=values.nbytes))
         return total
 
     def symmetric(self) -> bool:

@@ -183,9 +183,9 @@ def test_counts(tools):
     # 16 × 12 lines are four arrays of 8 × 8 and 8 × 4; nothing is no array; three lines in use fit one
     assert bank.count == 5
     _, ledger = product(bank, np.ones((3, 16)), 16)
-    assert ledger == Ledger(mvm_shots=5, dac_conversions=2 * (8 + 4) + 3, adc_conversions=4 * 8 + 3)
+    assert tools.counts(ledger) == Ledger(mvm_shots=5, dac_conversions=2 * (8 + 4) + 3, adc_conversions=4 * 8 + 3)
     _, ledger = product(bank, np.ones((3, 16)), 16, transposed=True)
-    assert ledger == Ledger(mvm_shots=5, dac_conversions=4 * 8 + 3, adc_conversions=2 * (8 + 4) + 3)
+    assert tools.counts(ledger) == Ledger(mvm_shots=5, dac_conversions=4 * 8 + 3, adc_conversions=2 * (8 + 4) + 3)
     assert bank.nbytes == 195 * (4 + 4 + 4) + 4 * (2 * (8 + 4) + 3 + 4 * 8 + 3)
 
 
@@ -197,7 +197,7 @@ def test_lines_in_use_share_an_array_wherever_they_are(tools):
     x[0, [3, 14]] = 1.0, 3.0  # lines that are not driven set no range
     got, ledger = product(bank, x, 16)
     np.testing.assert_allclose(got[0], matrix @ x[0])
-    assert ledger == Ledger(mvm_shots=1, dac_conversions=2, adc_conversions=3)
+    assert tools.counts(ledger) == Ledger(mvm_shots=1, dac_conversions=2, adc_conversions=3)
 
 
 def test_more_than_two_tiles_of_lines_are_refused(tools):
