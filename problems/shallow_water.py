@@ -1,6 +1,6 @@
 """Rotating shallow water on the sphere: the standard test cases of global weather models.
 
-    mpirun -n 2 python problems/shallow_water.py -case galewsky -level 4
+    mpirun -n 2 python problems/shallow_water.py -case galewsky -level 3
 
     ∂ζ/∂t + ∇·(η u) = 0,   ∂δ/∂t = n·∇×(η u) − ∇²(½|u|² + g(h + b)),   ∂h/∂t + ∇·(h u) = 0
 
