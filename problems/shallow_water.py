@@ -330,6 +330,8 @@ def solve(run: Run) -> None:
                 simulation.save()
             progress.step(f"day {simulation.step * todo.dt / DAY:.2f} of {todo.steps * todo.dt / DAY:g}")
     simulation.series.flush()
+    if every:
+        run.problem["files"].append(str(Path(str(run.folder)) / CHECKPOINT))
     answer(simulation)
     run.draw(simulation.draw, f"{todo.case.title} at the end")
     if frames:
