@@ -124,11 +124,16 @@ class Run:
         """Return a progress bar."""
         return Progress(self.comm, total, label)
 
-    def writer(self, functions: Sequence[fem.Function]) -> FieldWriter | NoWriter:
-        """Return a writer of fields, or one that writes nothing if the user wants no files. Collective."""
+    def writer(self, functions: Sequence[fem.Function], stem: str = "fields") -> FieldWriter | NoWriter:
+        """Return a writer of fields, or one that writes nothing if the user wants no files. Collective.
+
+        Args:
+            functions: of one mesh.
+            stem: name of the file, without suffix.
+        """
         if self.folder is None or self["snapshots"] == 0:
             return NoWriter()
-        writer = FieldWriter(self.folder / "fields", functions)
+        writer = FieldWriter(self.folder / stem, functions)
         self.problem["files"] += [str(path) for path in writer.files]
         return writer
 
@@ -252,8 +257,12 @@ class Script:
                 _restart(log, comm)
                 try:
                     self.solve(run)
-                finally:
-                    run.close()
+                except Exception as problem:
+                    # One of another kind may be this rank's alone: to close, which is collective, would be to wait.
+                    if comm.size == 1 or isinstance(problem, (AnalogError, PETSc.Error)):
+                        run.close()
+                    raise
+                run.close()
         except AnalogError as problem:
             message, code = str(problem), BAD_INPUT if isinstance(problem, InvalidInput) else FAILED
         except PETSc.Error as problem:

@@ -99,6 +99,18 @@ class LinearSystem:
             self.null_space.remove(x)
         self._finish(b, x, seconds)
 
+    @property
+    def shots(self) -> list[int]:
+        """Shots of each level's tiles so far, which a checkpoint has to hold; empty where no PC analog is used."""
+        pc = self.ksp.getPC()
+        return pc.getPythonContext().shots if pc.getType() == "analog" else []
+
+    @shots.setter
+    def shots(self, counts: list[int]) -> None:
+        pc = self.ksp.getPC()
+        pc.setUp()  # the levels are made now
+        pc.getPythonContext().shots = counts
+
     def watched(self) -> PETSc.KSP:
         """Return the KSP for a library that calls it by itself; its solves are recorded, checked and verified too.
 

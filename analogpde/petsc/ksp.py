@@ -190,11 +190,13 @@ class AnalogKSP:
         pc, found, shots = ksp.getPC(), None, log.machine.inv_shots
         soft = pc.getType() == "analog" and pc.getPythonContext().softness < SOFT
         if soft and not nullity(matrix):
-            system = System(ksp, b, None, host)
+            context = pc.getPythonContext()
+            system, counts = System(ksp, b, None, host), context.shots
             begin, end = matrix.getOwnershipRange()
             found = hidden_mode(system, self._accelerator(ksp, system), self.values["ksp_analog_restart"], begin,
                                 end - begin)
             system.destroy()
+            context.shots = counts  # the solve draws the same noise, whether a restarted program has searched or not
         modes = slow_modes(matrix, norm, found)
         self._modes = (version(matrix), modes)
         return modes, int(ksp.getComm().tompi4py().allreduce(log.machine.inv_shots - shots)) if soft else 0
