@@ -151,7 +151,7 @@ def plan(run: Run) -> Plan:
 
 
 class Record:
-    """What is measured along the way, in a table that becomes <out>/series.csv. Collective.
+    """What is measured along the way, in a table that becomes <out>/diagnostics.csv. Collective.
 
     Args:
         flow: what is measured.
@@ -271,8 +271,8 @@ def solve(run: Run) -> None:
                 progress.step(f"t {flow.time:.4g} s  edge {record.rows[-1]['edge']:.0f} m")
     finally:
         if run.folder is not None:
-            record.write(run.folder / "series.csv")
-            run.problem["files"].append(str(run.folder / "series.csv"))
+            record.write(run.folder / "diagnostics.csv")
+            run.problem["files"].append(str(run.folder / "diagnostics.csv"))
     answer(run, record, row)
     again = sum(tiles_programmed(run).values()) - sum(programmed.values())
     run.answer("tiles programmed after the first step", again, expected=0.0, tolerance=0.0,

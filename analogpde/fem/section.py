@@ -27,9 +27,9 @@ def contours(path: Path, panels: Sequence[tuple[NDArray, NDArray, NDArray, str]]
     """
     count, width = len(panels), seen[0] * (2 if mirror else 1)
     if across:
-        figure = new_figure(min(3.4 * width / seen[1], 3.0) * count + 1.4, 4.2)
+        figure = new_figure(min(3.4 * width / seen[1], 3.0) * count + 1.4, 4.6)
     else:
-        figure = new_figure(8.0, (7.0 * seen[1] / width) * count + 0.7)
+        figure = new_figure(7.0, (6.0 * seen[1] / width) * count + 0.8)
     figure.set_layout_engine("constrained")
     places = figure.subplots(*((1, count) if across else (count, 1)), squeeze=False, sharex=True, sharey=True).ravel()
     for axes, (x, z, values, caption) in zip(places, panels, strict=True):

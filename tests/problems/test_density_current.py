@@ -125,6 +125,6 @@ def test_files(current, comm, direct, shared_tmp_path):
     comm.barrier()
     assert outcome.code == 0, outcome.message
     names = {path.name.partition(".")[0] for path in shared_tmp_path.iterdir()}
-    assert {"density_current", "fields", "series", "report"} <= names
-    rows = np.genfromtxt(shared_tmp_path / "series.csv", delimiter=",", names=True)
+    assert {"density_current", "fields", "diagnostics", "report"} <= names
+    rows = np.genfromtxt(shared_tmp_path / "diagnostics.csv", delimiter=",", names=True)
     assert rows["time"][-1] == pytest.approx(40) and np.ptp(rows["heat"]) < 1e-9 * rows["heat"][0]
