@@ -210,7 +210,7 @@ def run(name: str, solver: str, ranks: int) -> dict[str, Any]:
             lines = done.stderr.strip().splitlines()
             return result | {"error": lines[-1][:400] if lines else f"exit code {done.returncode}"}
         data = json.loads(report.read_text(encoding="utf-8"))
-        if case.picture and solver != "FP64":
+        if case.picture and solver == "rram128":
             source = Path(folder) / f"{case.script}.png"
             if source.exists():
                 shutil.copy(source, IMAGES / f"weather_{name.replace('-', '_').lower()}.png")
