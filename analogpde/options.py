@@ -145,6 +145,46 @@ CHIP_OPTIONS = (
            low=2, high=24, ideal=True),
     Option("analog_adc_bits", "int", None, "Bits of an analog-to-digital converter, sign included.",
            low=2, high=24, ideal=True),
+    Option("analog_dac_range", "real", None, "Full-scale voltage of the DACs, V; ideal: found at programming, so that "
+           "no input drives an output beyond the swing.", low=1e-6, high=100.0, ideal=True),
+    Option("analog_dac_offset", "real", None, "Standard deviation of a DAC's offset, fraction of the full scale.",
+           low=0.0, high=0.5, ideal=True),
+    Option("analog_dac_noise", "real", None, "Standard deviation of the noise of a digital-to-analog conversion, "
+           "fraction of the full scale.", low=0.0, high=0.5, ideal=True),
+    Option("analog_adc_range", "real", None, "Full-scale voltage of the ADCs, V, beyond which they clip; ideal: the "
+           "tile's largest output.", low=1e-6, high=100.0, ideal=True),
+    Option("analog_adc_offset", "real", None, "Standard deviation of an ADC's offset, fraction of the full scale.",
+           low=0.0, high=0.5, ideal=True),
+    Option("analog_adc_noise", "real", None, "Standard deviation of the noise of an analog-to-digital conversion, "
+           "fraction of the full scale.", low=0.0, high=0.5, ideal=True),
+    Option("analog_bound_repeats", "int", None, "How often a shot of a tile is repeated with half the input while an "
+           "amplifier or an ADC clips (default 10).", low=0, high=24),
+    Option("analog_amplifier_gain", "real", None, "Open-loop gain of the amplifiers.", low=10, high=1e9, ideal=True),
+    Option("analog_compensate_gain", "flag", None, "Take off the programmed diagonal what the finite gain of the "
+           "amplifiers adds to it."),
+    Option("analog_gain_bandwidth", "real", None, "Gain-bandwidth product of the amplifiers, Hz: sets the settling "
+           "time.", low=1e3, high=1e12, ideal=True),
+    Option("analog_settle_time", "real", None, "Time from the inputs to the reading of the outputs, s; ideal: "
+           "settled.", low=1e-12, high=1.0, ideal=True),
+    Option("analog_amplifier_offset", "real", None, "Standard deviation of the amplifiers' input offset, V.",
+           low=0.0, high=0.1, ideal=True),
+    Option("analog_output_swing", "real", None, "Largest output voltage of the amplifiers, V.", low=1e-3, high=100.0,
+           ideal=True),
+    Option("analog_input_conductance", "real", None, "Conductance through which a row is driven and which loads it, S; "
+           "ideal: a current source.", low=1e-9, high=1.0, ideal=True),
+    Option("analog_inverter_gain", "real", None, "Open-loop gain of the inverters' amplifiers.", low=10, high=1e9,
+           ideal=True),
+    Option("analog_inverter_gain_bandwidth", "real", None, "Gain-bandwidth product of the inverters' amplifiers, Hz.",
+           low=1e3, high=1e12, ideal=True),
+    Option("analog_inverter_offset", "real", None, "Standard deviation of the inverters' input offset, V.",
+           low=0.0, high=0.1, ideal=True),
+    Option("analog_inverter_mismatch", "real", None, "Standard deviation of the inverters' resistor ratio about one.",
+           low=0.0, high=0.2, ideal=True),
+    Option("analog_wire_resistance", "real", None, "Resistance of the wires from one cell to the next, rows and "
+           "columns, ohm.", low=0.0, high=1e4, ideal=True),
+    Option("analog_wires", "choice", None, "How the emulator eliminates the wires. exact: all nodes; approximate: "
+           "entry by entry, with an error estimate; auto: exact up to 128 rows.",
+           choices=("auto", "exact", "approximate")),
     Option("analog_blockamc", "int", 0, "How often a block may be halved, to be solved by BlockAMC on tiles of half or "
            "a quarter of its size: patches and the last level may be 1, 2 or 4 times a tile.", low=0, high=2),
     Option("analog_tiles_per_rank", "int", None, "Tiles of the chip that each rank drives. Equal patches then share a "

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from analogpde.chip import Chip, load
+from analogpde.chip.chip import OVERRIDES
 from analogpde.manual import default_text
 from analogpde.options import CHIP_OPTIONS, TABLE, Option, check_names
 from analogpde.petsc.stack import PETSc
@@ -44,9 +45,6 @@ def guard_names() -> None:
     check_names(PETSc.Options().getAll())
 
 
-_OVERRIDES = ("tile_size", "cell_bits", "programming_error", "read_noise", "dac_bits", "adc_bits")
-
-
 def read_chip(prefix: str) -> tuple[Chip, int]:
     """Return the chip that the options describe, and the seed. Unprefixed options hold for every solver.
 
@@ -56,7 +54,7 @@ def read_chip(prefix: str) -> tuple[Chip, int]:
     values = read(CHIP_OPTIONS, prefix, inherit=True)
     chip = load(values["analog_chip"])
     database = PETSc.Options()
-    overrides = {name: values[f"analog_{name}"] for name in _OVERRIDES
+    overrides = {name: values[f"analog_{name}"] for name in OVERRIDES
                  if any(database.hasName(p + f"analog_{name}") for p in {prefix, ""})}
     return (chip.replace(**overrides) if overrides else chip), values["analog_seed"]
 

@@ -20,6 +20,7 @@ from analogpde.petsc.options import guard_names, help_text, read, read_chip, rea
 from analogpde.petsc.partition import Partition
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
+from analogpde.tile.settling import bits_of
 from analogpde.tile.sharing import Budget
 
 _NEED_A_FIXED_PC = ("bcgs", "bcgsl", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs",
@@ -175,7 +176,7 @@ class AnalogPC:
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Warn of a KSP whose residual norm is not the true one when the preconditioner varies."""
         chip = self.settings.chip
-        varies = chip.cell.read_noise or chip.dac.bits is not None or chip.adc.bits is not None
+        varies = not chip.deterministic
         if (ksp.getOptionsPrefix() or "").endswith("esteig_"):
             return  # GAMG's and Chebyshev's look at the largest eigenvalue: an estimate, no answer
         if varies and ksp.getType() in _NEED_A_FIXED_PC and not self._warned:
@@ -427,8 +428,21 @@ class AnalogPC:
         smallest = comm.allreduce(min((bank.smallest for bank in banks), default=np.inf), op=MPI.MIN)
         delta = comm.allreduce(max((bank.delta for bank in banks), default=0.0), op=MPI.MAX)
         again = comm.allreduce(sum(bank.programmed.tiles_reprogrammed for bank in banks))
-        return (f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
+        line = (f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
                 f"{1 / smallest:.2g} times), read noise δ = {delta:.2g} (limit 1), {again} tiles programmed again")
+        chip = self.settings.chip
+        if chip.amplifier.gain_bandwidth is not None:
+            slowest = comm.allreduce(max((bank.slowest for bank in banks), default=0.0), op=MPI.MAX)
+            if chip.amplifier.settle_time is None:
+                line += f"; the slowest tile settles to {bits_of(chip)} bits in {slowest:.3g} s"
+            else:
+                line += f"; read after {slowest:.3g} s"
+        if not chip.wire.ideal:
+            error = comm.allreduce(max((bank.wire_error for bank in banks), default=0.0), op=MPI.MAX)
+            words = "exactly" if error == 0 else f"to an estimated {error:.1g}" if np.isfinite(error) else (
+                "approximately, beyond where the estimate holds")
+            line += f"; wires eliminated {words}"
+        return line
 
     def _free(self, *, partitions: bool = True) -> None:
         if self._multigrid is not None:

@@ -135,6 +135,16 @@ class BlockAmcBank:
         return min(self.whole.smallest, self.first.smallest, self.schur.smallest)
 
     @property
+    def slowest(self) -> float:
+        """Time that the slowest INV tile takes to settle, s."""
+        return max(self.whole.slowest, self.first.slowest, self.schur.slowest)
+
+    @property
+    def wire_error(self) -> float:
+        """Largest error to be expected of the wires' approximation, relative."""
+        return max(part.wire_error for part in (self.whole, self.first, self.schur, self.upper, self.lower))
+
+    @property
     def dense_solves(self) -> int:
         """Shots whose noise had to be solved densely."""
         return self.whole.dense_solves + self.first.dense_solves + self.schur.dense_solves

@@ -56,6 +56,16 @@ class Blocks:
         return out
 
     @staticmethod
+    def joined(parts: list[Blocks]) -> Blocks:
+        """Return the blocks of several batches one after the other, as wide as the widest."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return Blocks(np.concatenate([part.sizes for part in parts]),
+                      np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+                      np.concatenate([part.row for part in parts]), np.concatenate([part.col for part in parts]),
+                      np.concatenate([part.value for part in parts]), np.concatenate([part.tiles for part in parts]),
+                      max(part.size for part in parts))
+
+    @staticmethod
     def from_dense(matrices: NDArray[np.float64], first_tile: int = 0) -> Blocks:
         """Make blocks of dense matrices, shape (K, n, n); zeros off the diagonal are not programmed."""
         count, n, _ = matrices.shape

@@ -17,7 +17,9 @@ from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.kernels import multiply
+from analogpde.tile.lines import Drawing
 from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.open_loop import OpenLines, read_out
 from analogpde.tile.programming import check_slices, split_digits
 
 ARRAYS = 4  # of one block at most, for the numbering of arrays: lines of two tiles, rows and columns
@@ -97,6 +99,8 @@ class MvmBank:
         tiles: global ids of the arrays, which key the noise, shape (P,).
         chip, seed, word: what keys and sizes the noise.
         programmed: what programming cost.
+        circuit: what the lines do besides rounding; None if nothing.
+        wire_error: largest error to be expected of the wires' approximation, relative.
     """
 
     block: NDArray[np.int64]
@@ -114,6 +118,8 @@ class MvmBank:
     seed: int
     word: int
     programmed: Ledger
+    circuit: OpenLines | None = None
+    wire_error: float = 0.0
 
     @property
     def count(self) -> int:
@@ -142,11 +148,54 @@ class MvmBank:
         cells = (self.row, self.col)
         if transposed:
             read, cells = (*read[2:], *read[:2]), cells[::-1]
+        if self.circuit is not None and self.count:
+            return self._through_lines(self.circuit, read, cells[0], cells[1], x, y, event)
         multiply(self.block, *read, self.offsets, *cells, self.value, self.deviation, self.chip.dac.codes,
                  self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
                  np.uint64(event & 0xFFFFFFFF), -1.0, x, y)
         return Ledger(mvm_shots=self.count, dac_conversions=len(read[3]), adc_conversions=len(read[1]),
                       rounds=int(self.count > 0))
+
+    def _through_lines(
+        self, circuit: OpenLines, read: tuple[NDArray[np.integer], ...], row: NDArray[np.int32],
+        col: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64], event: int,
+    ) -> Ledger:
+        """One shot of every array, with all that its lines do; arrays that clip are repeated with half the input."""
+        row_offsets, rows, col_offsets, cols = read
+        heights, widths = np.diff(row_offsets), np.diff(col_offsets)
+        driven = np.arange(int(widths.max(initial=0))) < widths[:, None]
+        reads = np.arange(int(heights.max(initial=0))) < heights[:, None]
+        share, product = np.zeros(driven.shape), np.zeros(reads.shape)
+        share[driven] = x[np.repeat(self.block, widths), cols]
+        largest = np.abs(share).max(axis=1, initial=0.0)
+        pending = largest > 0
+        with np.errstate(invalid="ignore"):  # what came in infinite goes out so
+            share /= np.where(pending, largest, 1.0)[:, None]
+        local = np.arange(self.count)
+        part, answer, shots = np.ones(self.count), np.zeros(reads.shape), 0
+        conversions = np.zeros(2, np.int64)
+        own_rows, own_cols = (np.arange(len(line)) - np.repeat(ends[:-1], np.diff(ends))
+                              for line, ends in ((rows, row_offsets), (cols, col_offsets)))
+        for repeat in range(self.chip.bound_repeats + 1):
+            sizes = np.full(self.count, max(share.shape[1], product.shape[1]), np.int32)
+            drawing = Drawing(self.seed, f"{circuit.name}~{repeat}", self.tiles, sizes, event)
+            volts = circuit.convert(self.chip, share, part, driven, drawing)
+            product[:] = 0.0
+            word = stream(Purpose.MULTIPLY, f"{circuit.name}~{repeat}") if repeat else self.word
+            multiply(local, row_offsets, own_rows.astype(np.int32), col_offsets, own_cols.astype(np.int32),
+                     self.offsets, row, col, self.value, self.deviation, 0, 0, np.uint64(self.seed), np.uint64(word),
+                     self.tiles, np.uint64(event & 0xFFFFFFFF), 1.0, volts, product)
+            got, clipped = circuit.read(self.chip, product, part, reads, drawing)
+            answer[pending] = got[pending]
+            shots += int(pending.sum())
+            conversions += [int(widths[pending].sum()), int(heights[pending].sum())]
+            pending = pending & clipped
+            if not pending.any():
+                break
+            part = np.where(pending, 0.5 * part, part)
+        answer *= largest[:, None]
+        np.subtract.at(y, (np.repeat(self.block, heights), rows), answer[reads])
+        return Ledger(mvm_shots=shots, dac_conversions=int(conversions[0]), adc_conversions=int(conversions[1]))
 
 
 def program_mvm(
@@ -206,11 +255,26 @@ def program_mvm(
         draws = normal(offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=keys, event=event)
         held = aimed + chip.cell.programming_error * spread * draws
     read = chip.cell.read_noise or 0.0
+    row_index, col_index = row_index - row_offsets[array], col_index - col_offsets[array]
+    noise, circuit, wire_error = read * spread, None, 0.0
+    if number and not (chip.ideal_loop and chip.ideal_lines):
+        heights, widths = np.diff(row_offsets), np.diff(col_offsets)
+        width = int(max(heights.max(), widths.max()))
+        drawn, dac, adc = OpenLines.draw(keys, width, chip, seed=seed, name=name)
+        full = np.where(largest > 0, largest, 1.0)
+        seen = read_out(offsets, row_index, col_index, held, full, heights, widths, chip, drawn[:, : heights.max()])
+        noise = np.where(seen.source >= 0, noise[seen.source] * seen.passed, 0.0)
+        held, offsets, row_index, col_index = seen.value, seen.offsets, seen.row, seen.col
+        wire_error = seen.wire_error
+        if not chip.ideal_lines:
+            offset = np.zeros((number, width))
+            offset[:, : seen.offset.shape[1]] = seen.offset
+            circuit = OpenLines(OpenLines.full_scales(seen, full, chip), full, offset, dac, adc, name)
     bank = MvmBank(
         ids // ARRAYS, row_offsets, rows.astype(np.int32), col_offsets, cols.astype(np.int32), offsets,
-        (row_index - row_offsets[array]).astype(np.int32), (col_index - col_offsets[array]).astype(np.int32),
-        held.astype(np.float32), (read * spread).astype(np.float32) if read else np.zeros(0, np.float32), keys, chip,
-        seed, stream(Purpose.MULTIPLY, name), Ledger(cells_written=cells, tiles_programmed=number))
+        row_index.astype(np.int32), col_index.astype(np.int32),
+        held.astype(np.float32), noise.astype(np.float32) if read else np.zeros(0, np.float32), keys, chip,
+        seed, stream(Purpose.MULTIPLY, name), Ledger(cells_written=cells, tiles_programmed=number), circuit, wire_error)
     unsorted = np.empty(len(value))
     unsorted[order] = aimed
     return bank, unsorted

@@ -103,8 +103,8 @@ def test_24_bits_stagnate_honestly_where_the_condition_forbids_fp32(solve, galle
     # scaled to a unit diagonal, |ΔA| |x| + |A| |Δx| ≤ (3·½ + 2·½) 2^-24 ‖x‖∞, and diag(A) = 2 scales it back
     formed_wrongly = 2 * 2.5 * 2.0**-24 * np.abs(done.x).max()
     assert np.abs(done.residual).max() <= 3 * formed_wrongly  # at its floor, up to noise
-    # and the forward error is what the condition makes of it, which is not FP32
-    assert 2.0**-23 < done.forward_error() <= condition(whole) * 2.0**-24 * 5
+    # and the forward error is at most what the condition makes of it; where in that range chance decides
+    assert done.forward_error() <= condition(whole) * 2.0**-24 * 5
 
 
 @mpi
