@@ -67,14 +67,15 @@ class Run:
 
     @property
     def vectors(self) -> tuple[float, float]:
-        """Bytes and flops of the accelerator's vectors, which the ledger leaves out.
+        """Bytes and flops of the host's vectors, which the ledger leaves out.
 
         Flexible CG reads all earlier directions and their images, half as many as iterations on average; a dozen
-        vectors besides.
+        vectors besides. Each sparse product streams three vectors, and the tiles' inputs and outputs are moved too.
         """
-        mean = self.iterations / max(1, self.right_hand_sides)
+        o, mean = self.operations, self.iterations / max(1, self.right_hand_sides)
         vectors = self.iterations * self.unknowns * (min(mean, 60.0) + 12.0)
-        return 8.0 * vectors, 2.0 * vectors
+        products = 3.0 * self.unknowns * o.host_flops / (2.0 * max(1, self.entries))
+        return 8.0 * (vectors + products + o.dac_conversions + o.adc_conversions), 2.0 * vectors
 
 
 def adc_energy(bits: int | None, values: Values) -> float:
@@ -215,17 +216,20 @@ def sensitivity(run: Run) -> list[dict[str, Any]]:
 def extremes(run: Run) -> dict[str, list[float]]:
     """Return the energy ratios with every constant at the end that is worst, and best, for the chip.
 
-    Not a forecast: the ends of what the sources allow.
+    Not a forecast: the ends of what the sources allow. Which end is worst may depend on the others (what both pay for
+    the host dilutes a disadvantage, and an advantage): each constant is tried again until none moves.
     """
     out = {}
     for memory in MEMORIES:
         key, ends = f"energy_{memory}", []
         for wanted in (min, max):
-            values = dict(NOMINAL)
-            for name, constant in CONSTANTS.items():
-                found = {value: ratios(run, {**NOMINAL, name: value})[key]
-                         for value in (constant.low, constant.value, constant.high)}
-                values[name] = wanted(found, key=found.__getitem__)
+            values, before = dict(NOMINAL), dict[str, float]()
+            while values != before:
+                before = dict(values)
+                for name, constant in CONSTANTS.items():
+                    found = {value: ratios(run, {**values, name: value})[key]
+                             for value in (values[name], constant.low, constant.high)}
+                    values[name] = wanted(found, key=found.__getitem__)
             ends.append(ratios(run, values)[key])
         out[memory] = ends
     return out

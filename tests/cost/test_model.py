@@ -103,9 +103,10 @@ def test_sensitivity_runs_over_every_range_and_starts_with_the_weightiest():
             assert low * (1 - 1e-12) <= nominal[f"energy_{memory}"] <= high * (1 + 1e-12), bar
     spans = [max(abs(math.log(bar[m][1] / bar[m][0])) for m in ("hbm", "sram")) for bar in bars]
     assert spans == sorted(spans, reverse=True)
-    worst, best = estimate(RUN)["ranges"]["hbm"]
-    assert worst < min(min(bar["hbm"]) for bar in bars)
-    assert best > max(max(bar["hbm"]) for bar in bars)
+    for memory in ("hbm", "sram"):
+        worst, best = estimate(RUN)["ranges"][memory]
+        assert worst < min(min(bar[memory]) for bar in bars)
+        assert best > max(max(bar[memory]) for bar in bars)
 
 
 def test_stored_inverses_cost_their_multiplications():
