@@ -276,7 +276,8 @@ def draw(cases: list[Case]) -> None:
             axis.plot(k, ratios(run, NOMINAL)[f"energy_{memory}"], "o", color=INK["ours"])
         axis.axhline(1.0, color="black", linewidth=0.8)
         axis.set_yscale("log")
-        axis.set_xticks(range(len(cases)), [f"{c['problem']}\n{c['size']}" for c in cases], fontsize=6.5)
+        axis.set_xticks(range(len(cases)), [f"{c['problem']} {c['size']}" for c in cases], rotation=60,
+                        ha="right", rotation_mode="anchor")
         axis.set(title=f"against {name}")
     axes[0].set_ylabel("energy of the rival / energy of the chip")
     save(drawn, "cost_ratios.png")
@@ -292,7 +293,7 @@ def draw(cases: list[Case]) -> None:
         axis.set_xscale("log")
         axis.set_yticks(range(len(bars)), [bar["constant"].replace("_", " ") for bar in bars])
         axis.set_ylim(len(bars) - 0.5, -0.5)
-        axis.set(title=f"heat, 10⁵, against {name}: one constant at a time", xlabel="rival / chip, energy")
+        axis.set(title=f"heat 10⁵, against {name}", xlabel="energy of the rival / energy of the chip")
     save(drawn, "cost_sensitivity.png")
 
 

@@ -132,9 +132,11 @@ def analog_time(run: Run, memory: str, values: Values) -> dict[str, float]:
     o, v = run.operations, values
     rounds = o.rounds / run.ranks
     products = rounds * o.mvm_shots / max(1, o.mvm_shots + o.inv_shots)
+    slow = run.settling / (2 * math.pi * v["bandwidth"])
+    if o.settling_seconds > 0.0:  # the chip's own amplifiers: seconds over 1/λ, both added up over shots
+        slow = o.settling_seconds * o.dac_conversions / (o.inv_shots * o.amplifier_settlings)
     return {
-        "settling": o.round_settlings / run.ranks * run.settling / (2 * math.pi * v["bandwidth"])
-        + products * v["mvm_settling"],
+        "settling": o.round_settlings / run.ranks * slow + products * v["mvm_settling"],
         "converters": rounds * v["adc_share"] * v["adc_time"],
         "host": host(run, memory, values)[1],
         "ranks": 0.0 if run.ranks == 1 else rounds * MESSAGE,

@@ -60,6 +60,16 @@ def test_amplifiers_follow_the_slowest_mode():
         analog_time(RUN, "sram", NOMINAL)["settling"] / 10)
 
 
+def test_a_chips_own_amplifiers_set_the_time():
+    """Half of the shots' seconds, if the chip is twice as fast as the constant has it."""
+    o = RUN.operations
+    slow = RUN.settling / (2 * math.pi * NOMINAL["bandwidth"])
+    own = Ledger(settling_seconds=0.5 * slow * o.amplifier_settlings / (o.dac_conversions / o.inv_shots))
+    fast = dataclasses.replace(RUN, operations=o + own)
+    assert analog_time(fast, "sram", NOMINAL)["settling"] == pytest.approx(
+        0.5 * analog_time(RUN, "sram", NOMINAL)["settling"])
+
+
 def test_converters_by_their_bits():
     assert adc_energy(8, NOMINAL) == pytest.approx(1.67e-12)
     assert adc_energy(4, NOMINAL) == pytest.approx(0.79e-12, rel=0.02)  # ISAAC's
