@@ -35,6 +35,7 @@ RECORDED = {
     "3 × 3-bit slices, an ADC each": ("356", "—", 18.0),
     "wires, 1 Ω on 10 kΩ": ("9000–12000", "—", 8.0),
     "INV shot, PDE block": ("—", "—", 12.0),
+    "INV shot, with gain, offsets and wires too": ("—", "—", 12.0),
     "INV shot, dense block": ("—", "—", 12.0),
     "sparse, n = 2025": ("29000", "—", 1000.0),
 }
@@ -148,9 +149,9 @@ def grid(rows: int, columns: int) -> sp.csr_array:
     return sp.csr_array(sp.kron(line(rows), sp.eye_array(columns)) + sp.kron(sp.eye_array(rows), line(columns)))
 
 
-def inv_shot(matrix: NDArray[np.float64]) -> float:
-    """Return the time of one INV shot of chip rram128, s."""
-    bank = program_bank(Blocks.from_dense(np.stack([matrix] * TILES)), load_chip("rram128"))
+def inv_shot(matrix: NDArray[np.float64], chip: Chip) -> float:
+    """Return the time of one INV shot, s."""
+    bank = program_bank(Blocks.from_dense(np.stack([matrix] * TILES)), chip)
     right, event = np.random.default_rng(0).standard_normal((TILES, TILE)), [0]
 
     def work() -> None:
@@ -237,10 +238,14 @@ def measure() -> dict[str, tuple[float, str]]:
         wired, wire=dataclasses.replace(wired.wire, elimination="approximate")))], [1.0], x)
     out[names[3]] = seconds(products.shot) / TILES, f"after programming, {programming:.2f} s a tile (target 0.3)"
     g = np.random.default_rng(0).standard_normal((TILE, 4 * TILE))
-    out[names[4]] = inv_shot(grid(8, 16).toarray()), "chip rram128, five-point stencil on 8 × 16"
-    out[names[5]] = inv_shot(g @ g.T / (4 * TILE)), "chip rram128, Gram matrix"
+    chip = load_chip("rram128")
+    real = dataclasses.replace(chip, amplifier=dataclasses.replace(chip.amplifier, gain=1e5, offset=1e-3),
+                               wire=dataclasses.replace(chip.wire, row=1.0, column=1.0))
+    out[names[4]] = inv_shot(grid(8, 16).toarray(), chip), "chip rram128, five-point stencil on 8 × 16"
+    out[names[5]] = inv_shot(grid(8, 16).toarray(), real), "the same, gain 10⁵, offsets 1 mV, wires 1 Ω"
+    out[names[6]] = inv_shot(g @ g.T / (4 * TILE), chip), "chip rram128, Gram matrix"
     took, tiles, error = sparse_product()
-    out[names[6]] = took, f"{tiles} tiles that hold anything, relative error {error:.3f}"
+    out[names[7]] = took, f"{tiles} tiles that hold anything, relative error {error:.3f}"
     return out
 
 
