@@ -1,6 +1,6 @@
 """How fast the emulation of one tile is, beside CrossSim and aihwkit.
 
-    .venv/bin/python scripts/bench_tiles.py [--write]
+    .venv/bin/python scripts/bench_tiles.py [--passes 5] [--write]
 
 Processor time for one 128 × 128 product or shot with its converters and noise, the smallest of several repetitions, one
 thread; 16 tiles with one vector each. CrossSim and aihwkit are measured in the same run if they can be imported; else
@@ -249,10 +249,20 @@ def measure() -> dict[str, tuple[float, str]]:
     return out
 
 
-def text() -> str:
-    """Return the section of the page."""
-    rows = []
-    for name, (took, remark) in measure().items():
+def gemv() -> float:
+    """Return µs of NumPy's single-precision product of one 128 × 128 matrix: how fast the machine is just now."""
+    a, x = dense(1)
+    single, vector = a[0].astype(np.float32), x[0].astype(np.float32)
+    return 1e6 * seconds(lambda: single @ vector, repeat=200)
+
+
+def text(passes: int) -> str:
+    """Return the section of the page; of each case the fastest of several passes."""
+    rows, found, bare = [], measure(), gemv()
+    for _ in range(passes - 1):
+        found = {name: min(found[name], other) for name, other in measure().items()}
+        bare = min(bare, gemv())
+    for name, (took, remark) in found.items():
         recorded, other, target = RECORDED[name]
         live = crosssim(name)
         rows.append([name, f"**{1e6 * took:.3g}**", f"{live} (now)" if live else recorded, other, f"{target:g}",
@@ -260,6 +270,8 @@ def text() -> str:
     errors = peers_errors()
     ours, theirs, speed = bandwidth()
     return "\n\n".join([
+        f"NumPy's bare product of one such matrix and vector took {bare:.1f} µs in this run, and 4.2 µs when the "
+        "others were recorded.",
         table(["case", "analogpde, µs", "CrossSim, µs", "aihwkit, µs", "target, µs", "met", ""], rows),
         table(["relative error with CrossSim's cells", "analogpde", "CrossSim", "difference"],
               [[name, f"{error:.4f}", f"{CROSSSIM_ERRORS[name]:.3f}", f"{error / CROSSSIM_ERRORS[name] - 1:+.1%}"]
@@ -272,8 +284,10 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the section of docs/speed.md")
-    section, page = text(), ROOT / "docs" / "speed.md"
-    if parser.parse_args().write:
+    parser.add_argument("--passes", type=int, default=1, help="measure everything so often; the fastest counts")
+    arguments = parser.parse_args()
+    section, page = text(arguments.passes), ROOT / "docs" / "speed.md"
+    if arguments.write:
         write_section("tiles", section, page)
     print(section)
     return 0
