@@ -26,14 +26,15 @@ from analogpde.fem.verify import Verifier
 from analogpde.options import Option, check_names
 from analogpde.petsc.lattice import attach
 from analogpde.petsc.log import session
+from analogpde.petsc.options import UNKNOWN_TYPE, unknown_type
 from analogpde.refine.record import SolveLog
 from analogpde.report import build, targets, to_text, write
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 """Exit codes: done; a solve did not converge; the input cannot be used."""
 
-UNKNOWN_TYPE = 86
-"""PETSC_ERR_UNKNOWN_TYPE of petscerror.h."""
+NOT_CONVERGED = 91
+"""PETSC_ERR_NOT_CONVERGED of petscerror.h."""
 
 
 @dataclass
@@ -289,9 +290,9 @@ def _explained(problem: PETSc.Error, options: Mapping[str, str | None]) -> tuple
             return str(cause), BAD_INPUT if isinstance(cause, InvalidInput) else FAILED
         cause = cause.__cause__ or cause.__context__
     if problem.ierr == UNKNOWN_TYPE:
-        types = " ".join(f"-{name} {text}" for name, text in options.items() if name.endswith("_type"))
-        allowed = "types that this PETSc has, such as -ksp_type analog, cg, gmres, -pc_type analog, gamg, lu, jacobi"
-        return str(InvalidInput("solver or preconditioner", types, allowed)), BAD_INPUT
+        return str(unknown_type(options)), BAD_INPUT
+    if problem.ierr == NOT_CONVERGED:  # its message was printed
+        return "a solve did not converge (-ksp_error_if_not_converged)", FAILED
     raise problem
 
 

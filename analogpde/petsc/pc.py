@@ -213,6 +213,12 @@ class AnalogPC:
 
     __repr__ = describe
 
+    @property
+    def softness(self) -> float:
+        """How soft the coarsest operator is (`analogpde.refine.modes.softness`); 0 if that is not known."""
+        last = self._levels[-1] if self._levels else None
+        return last.softness if isinstance(last, CoarsestTile) else 0.0
+
     def _fingerprint_of(self, matrix: PETSc.Mat) -> tuple[bytes, bytes]:
         """Return hashes of pattern and values: of all ranks' rows, the same on every rank. Collective."""
         comm = matrix.getComm().tompi4py()
