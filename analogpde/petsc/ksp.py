@@ -44,7 +44,7 @@ class AnalogKSP:
         self.values: dict[str, Any] = {option.name: option.default for option in KSP_OPTIONS}
         self._sliced: SlicedOperator | None = None
         self._norm: tuple[Any, float, Ledger] = (None, 0.0, Ledger())  # of which matrix, norm, cost of a product
-        self._spread = 1.0  # of the rows' norms
+        self._spread, self._entries = 1.0, 0  # of the rows' norms; nonzeros on all ranks
         self._modes: tuple[Any, SlowModes] | None = None
         self._symmetric: tuple[Any, bool] = (None, False)
         self._messages = 0
@@ -173,7 +173,8 @@ class AnalogKSP:
             history=history, operations=operations, seconds_setup=setup_seconds + late_seconds,
             seconds_solve=log.clock() - start - late_seconds, description=self._describe_pc(ksp.getPC()),
             digital_parts=self._digital_parts(ksp.getPC(), operations),
-            tile_use=ksp.getPC().getPythonContext().tile_use if ksp.getPC().getType() == "analog" else None)
+            tile_use=ksp.getPC().getPythonContext().tile_use if ksp.getPC().getType() == "analog" else None,
+            entries=self._entries)
         system.destroy()
         if comm.size == MPI.COMM_WORLD.size:  # a solver on part of the ranks is somebody's inner solver
             log.add(record, inside_another=AnalogKSP._depth > 1)
@@ -302,6 +303,7 @@ class AnalogKSP:
         norm = float(comm.allreduce(largest, op=MPI.MAX))
         least = float(comm.allreduce(smallest, op=MPI.MIN))
         self._spread = norm / least if least > 0 else math.inf
+        self._entries = int(comm.allreduce(entries))
         self._norm = (version(matrix), norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries, rank_bytes=sent))
         return norm, self._norm[2]
 

@@ -292,7 +292,7 @@ class _Refinement:
             advice=advice, relative_residual=last.relative_residual, backward_error=self._backward_error(self._norm),
             preconditioner="analog", history=self.history, operations=self.operations + self._searched + programmed,
             seconds_setup=seconds, seconds_solve=self._seconds, description=self._programmed.describe(),
-            digital_parts=self._cycle.digital_parts)
+            digital_parts=self._cycle.digital_parts, entries=self._system.matrix.nnz)
 
 
 def program(

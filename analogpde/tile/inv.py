@@ -18,6 +18,7 @@ from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
+from analogpde.tile.dense import Inverses, worth_it
 from analogpde.tile.factors import Factors, Groups, factorise
 from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_value, stable
 from analogpde.tile.kernels import shoot
@@ -125,7 +126,12 @@ class InvBank:
         driven = self.kept if transposed else self.sizes
         if self.circuit is not None and self.count:
             return self._through_lines(self.circuit, x, event, driven, read, transposed)
-        if self.count:
+        if self._inverses is not None:
+            self.dense_solves += self._inverses.shoot(
+                x, read, self.deviation, self.drawn, self.scale, self.sign, np.ones(self.count, bool),
+                (self.chip.dac.codes, self.chip.adc.codes), (self.seed, self.word, self.tiles, event), self.sizes,
+                transposed)
+        elif self.count:
             f = self.factors
             rows, cols, row, col = f.rows, f.cols, self.row, self.col
             if transposed:
@@ -148,6 +154,12 @@ class InvBank:
         ones, same = np.ones_like(x), np.ones(self.count)
 
         def settle(volts: NDArray[np.float64], which: NDArray[np.bool_], repeat: int) -> None:
+            if self._inverses is not None:
+                again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
+                self.dense_solves += self._inverses.shoot(
+                    volts, self.sizes, self.deviation, self.drawn, ones, same, which, (0, 0),
+                    (self.seed, again, self.tiles, event), self.sizes, transposed)
+                return
             members = np.where((f.members >= 0) & which[f.members], f.members, -1)
             some = (members >= 0).any(axis=1)
             word = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
@@ -167,6 +179,13 @@ class InvBank:
         lines.inv_shots = int(shots.sum())
         lines.inv_repeats = int(repeats.sum())
         return lines
+
+    @cached_property
+    def _inverses(self) -> Inverses | None:
+        """Inverses, where wires have filled the tiles' matrices and products are faster than substitutions."""
+        if self.chip.wire.ideal or not worth_it(self.factors):
+            return None
+        return Inverses(self.factors, self.offsets, self.row, self.col)
 
     @cached_property
     def load(self) -> Ledger:

@@ -5,6 +5,7 @@ conditioned systems in FP64 by LU: κ n eps is below 1e-10 for these blocks.
 """
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -400,3 +401,28 @@ def test_arrays_in_parts_are_as_one(monkeypatch):
     parts = read_out(*how)
     for name in ("offsets", "row", "col", "value", "passed", "source", "offset"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0005, 0.015])
+@pytest.mark.parametrize("offset", [None, 1e-3])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_stored_inverses_of_wired_tiles_give_what_factors_give(tools, monkeypatch, noise, offset, transposed):
+    """Same draws, FP32 both: the sums differ by rounding, 2^-24 times the terms of a line and the amplification of the
+    slowest mode, 20 · 10 here; sweeps end at 2^-13 of the answer at the latest."""
+    chip = tools.chip(read=noise or None)
+    chip = replace(chip, wire=replace(chip.wire, row=1.0, column=1.0),
+                   amplifier=replace(chip.amplifier, gain=1e5, offset=offset))
+    blocks = tools.pack([tools.grid(4, 5), tools.grid(3, 3), tools.grid(4, 4)])
+    kept = np.array([20, 4, 16], np.int32)
+    right = np.random.default_rng(0).standard_normal((3, 20)) * (np.arange(20) < (kept[:, None] if transposed else 20))
+    got = {}
+    for stored in (True, False):
+        if not stored:
+            monkeypatch.setattr("analogpde.tile.inv.worth_it", lambda factors: False)
+        bank = program_bank(blocks, chip, kept=kept, shift=0.0)
+        assert (bank._inverses is not None) is stored
+        got[stored] = right.copy()
+        bank.shoot(got[stored], 3, transposed=transposed)
+        assert bool(bank.drawn.any()) is (noise == 0.015)
+    np.testing.assert_allclose(got[True], got[False], rtol=0, atol=np.abs(got[False]).max() * (
+        2.0**-12 if noise == 0.015 else 2.0**-24 * 200))
