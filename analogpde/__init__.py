@@ -1,5 +1,6 @@
 """PDEs on emulated analog resistive-memory matrix solvers: `-ksp_type analog` and `-pc_type analog` for PETSc.
 
+Without PETSc, for NumPy arrays and SciPy matrices: `analogpde.solve`.
 This module imports nothing heavy: neither PETSc nor MPI nor a plotting library. Public names are fetched when asked
 for; `import analogpde.petsc` is what registers the solver types.
 """
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from analogpde.chip import load as load_chip
     from analogpde.errors import AnalogError, InvalidInput, ProgrammingFailed
     from analogpde.options import TABLE
+    from analogpde.serial import NotConverged, Result, program, solve
 
 __version__ = "0.1.0"
 
@@ -23,9 +25,13 @@ __all__ = [
     "AnalogError",
     "Chip",
     "InvalidInput",
+    "NotConverged",
     "ProgrammingFailed",
+    "Result",
     "__version__",
     "load_chip",
+    "program",
+    "solve",
 ]
 
 _HOMES = {
@@ -35,7 +41,11 @@ _HOMES = {
     "Chip": ("analogpde.chip", "Chip"),
     "InvalidInput": ("analogpde.errors", "InvalidInput"),
     "ProgrammingFailed": ("analogpde.errors", "ProgrammingFailed"),
+    "NotConverged": ("analogpde.serial", "NotConverged"),
+    "Result": ("analogpde.serial", "Result"),
     "load_chip": ("analogpde.chip", "load"),
+    "program": ("analogpde.serial", "program"),
+    "solve": ("analogpde.serial", "solve"),
 }
 
 

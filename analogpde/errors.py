@@ -46,5 +46,15 @@ def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> s
         known: what could have been meant.
         likeness: from 0 to 1, how alike (difflib's ratio) they must be.
     """
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
-    return f"Did you mean {near[0]}?" if near else ""
+    words = list(known)
+    longer = [other for other in words if len(word) >= 4 and other.startswith(word)]
+
+    def unlike(other: str) -> tuple[float, int]:
+        """Return how unlike a word is; of words that are equally alike the one that begins alike comes first."""
+        alike = [a == b for a, b in zip(other, word, strict=False)]
+        begin = alike.index(False) if False in alike else len(alike)
+        return -round(difflib.SequenceMatcher(None, other, word).ratio(), 2), -begin
+
+    near = sorted(difflib.get_close_matches(word, words, n=3, cutoff=likeness), key=unlike)
+    found = longer or near
+    return f"Did you mean {found[0]}?" if found else ""

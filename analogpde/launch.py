@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analogpde.errors import AnalogError, InvalidInput, cause
+from analogpde.errors import AnalogError, cause
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -38,17 +38,17 @@ def launch(arguments: list[str]) -> None:
     sys.argv[:] = ["-c" if flag == "-c" else target, *rest]  # PETSc reads it when analogpde.petsc is imported
     try:
         import analogpde.petsc  # noqa: F401 - registers the types
-        from analogpde.petsc.stack import MPI
+        from analogpde.petsc.stack import MPI, PETSc
     except AnalogError as error:
         raise SystemExit(f"analogpde: {error}") from None
     if MPI.COMM_WORLD.size == 1:
         try:
             run_target(flag, target)
         except Exception as error:
-            ours = cause(error)
-            if isinstance(ours, InvalidInput):  # of the user's input the message says all
-                raise SystemExit(f"analogpde: {ours}") from None
-            raise
+            if (ours := said_by_us(error)) is None:
+                raise
+            PETSc.Options().setValue("options_left", "no")  # the options of solvers that were never reached
+            raise SystemExit(f"analogpde: {ours}") from None
         remind()
         return
     # A communicator of its own: the others may be inside a collective of COMM_WORLD when one rank fails.
@@ -67,10 +67,20 @@ def launch(arguments: list[str]) -> None:
         ours = cause(error)
         last = f"analogpde: {ours}\n" if ours is not None else ""  # behind PETSc's lines, where it is seen
         where = f"analogpde: error on rank {comm.rank} of {comm.size}\n"
-        report(where + ("" if isinstance(ours, InvalidInput) else traceback.format_exc()) + last)
+        report(where + ("" if said_by_us(error) is not None else traceback.format_exc()) + last)
         all_arrive(comm, ERROR_GRACE_SECONDS)
         # Anything gentler would hang in MPI_Finalize, or in the collective that the others wait in.
         MPI.COMM_WORLD.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def said_by_us(error: BaseException) -> AnalogError | None:
+    """Return the error of ours whose message says all: raised as it is, or carried by PETSc; None for all others."""
+    from analogpde.petsc.options import UNKNOWN_TYPE, unknown_type
+    from analogpde.petsc.stack import PETSc
+
+    if isinstance(error, PETSc.Error) and error.ierr == UNKNOWN_TYPE and cause(error) is None:
+        return unknown_type(PETSc.Options().getAll())
+    return cause(error) if isinstance(error, AnalogError | PETSc.Error) else None
 
 
 def remind() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from operator import attrgetter
 
 from analogpde.chip import PRESETS
+from analogpde.chip.chip import as_words, fields_of_chips
 from analogpde.options import GROUPS, Option
 
+ESCAPED = "\\|"  # a bar inside a table
 _AUTOMATIC = {"The emulated chip": "the chip's", "Convergence report": "none"}
 _ABSENT = {"analog_tiles_per_rank": "unlimited"}  # where an option differs from the others of its group
 
@@ -81,15 +82,19 @@ def chips_as_markdown() -> str:
         "[options](options.md) such as `-analog_cell_bits`. *published*: read in the named source; *second-hand*: in a "
         "summary of it; *assumed*: this project's plausible choice, where nothing was published.", "",
     ]
+    lines += ["## Fields", "", "| field | unit | allowed | meaning |", "| --- | --- | --- | --- |"]
+    for name, (meaning, unit, allowed) in fields_of_chips().items():
+        lines.append(f"| `{name}` | {unit} | {allowed.replace('|', ESCAPED)} | {meaning} |")
+    lines.append("")
     for chip in PRESETS.values():
         lines += [f"## {chip.name}", "", chip.title, ""]
         lines += ["| value | | source | confidence |", "| --- | --- | --- | --- |"]
-        for name in ("tile_size", "cell.bits", "cell.programming_error", "cell.read_noise", "cell.conductance_max",
-                     "dac.bits", "adc.bits"):
-            value = attrgetter(name)(chip)
+        ideal = []
+        for name, value in chip.values().items():
             source = chip.sources.get(name)
-            text = "none (ideal)" if value is None else f"{value:g}"
-            lines.append(f"| `{name}` | {text} | {source.text if source else 'by definition'} "
-                         f"| {source.confidence if source else '—'} |")
-        lines.append("")
+            if value is None or source is None:
+                ideal.append(f"`{name}`")
+                continue
+            lines.append(f"| `{name}` | {as_words(value)} | {source.text} | {source.confidence} |")
+        lines += ["", f"Ideal: {', '.join(ideal)}.", ""]
     return "\n".join(lines)

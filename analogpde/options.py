@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from analogpde.chip.error_models import MODELS
 from analogpde.errors import InvalidInput, did_you_mean
 
 Kind = Literal["int", "real", "choice", "flag", "text"]
@@ -98,6 +99,8 @@ KSP_OPTIONS = (
            "bit-sliced fixed-point multiplier (HP-MVM).", choices=("digital", "sliced")),
     Option("ksp_analog_residual_bits", "int", 24, "Fixed-point bits of matrix and vector in the sliced residual, "
            "in slices of 3.", low=3, high=54),
+    Option("ksp_analog_residual_progressive", "flag", False, "Sliced residual: each from no more slices than it needs, "
+           "few while it is large. The accelerator is then fgmres or none."),
     Option("ksp_analog_accelerator", "choice", "auto", "none: plain refinement, the chip paper's HP-INV; fcg: flexible "
            "conjugate gradients (symmetric definite A); fgmres: flexible residual minimisation; auto: fcg if A is "
            "symmetric, else fgmres.", choices=("auto", "none", "fgmres", "fcg")),
@@ -145,6 +148,77 @@ CHIP_OPTIONS = (
            low=2, high=24, ideal=True),
     Option("analog_adc_bits", "int", None, "Bits of an analog-to-digital converter, sign included.",
            low=2, high=24, ideal=True),
+    Option("analog_programming_model", "choice", None, "How the programming error depends on the conductance: a "
+           "published fit (docs/cells.md) in place of a constant.", choices=(*MODELS,), ideal=True),
+    Option("analog_sign_mapping", "choice", None, "Signs by differential pairs of cells, or by one cell an entry and a "
+           "bias column.", choices=("pair", "bias")),
+    Option("analog_off_conductance", "real", None, "Conductance in S of a cell that holds nothing; none: switched off "
+           "by its transistor.", low=0.0, high=1e-2, ideal=True),
+    Option("analog_off_error", "real", None, "Its standard deviation from cell to cell, as a fraction of the largest "
+           "conductance.", low=0.0, high=0.5, ideal=True),
+    Option("analog_time", "real", None, "Seconds since programming at which the tiles are used: cells drift.",
+           low=0.0, high=1e10, ideal=True),
+    Option("analog_stuck_low", "real", None, "Fraction of the cells that are stuck at zero.", low=0.0, high=0.2,
+           ideal=True),
+    Option("analog_stuck_high", "real", None, "Fraction of the cells that are stuck at the largest conductance.",
+           low=0.0, high=0.2, ideal=True),
+    Option("analog_dead_rows", "real", None, "Fraction of the row lines that are broken.", low=0.0, high=0.5,
+           ideal=True),
+    Option("analog_dead_columns", "real", None, "Fraction of the column lines that are broken.", low=0.0, high=0.5,
+           ideal=True),
+    Option("analog_dead_tiles", "real", None, "Fraction of the tiles that give no answer.", low=0.0, high=0.5,
+           ideal=True),
+    Option("analog_mvm_cell_bits", "int", None, "Bits of a matrix slice of the bit-sliced multiplier (HP-MVM).", low=1,
+           high=8),
+    Option("analog_mvm_input_bits", "int", None, "Bits of an input slice of the multiplier.", low=1, high=8),
+    Option("analog_mvm_order", "choice", None, "Input slices one after the other on the same arrays, or in parallel "
+           "on a copy of the arrays for each.", choices=("serial", "parallel")),
+    Option("analog_mvm_programming_error", "real", None, "Programming error of the multiplier's cells, as a fraction "
+           "of the largest conductance.", low=0.0, high=0.5, ideal=True),
+    Option("analog_mvm_read_noise", "real", None, "Read noise of the multiplier's cells, as a fraction of the largest "
+           "conductance.", low=0.0, high=0.5, ideal=True),
+    Option("analog_mvm_adc_bits", "int", None, "Bits of the ADCs that read the products of slices.", low=2, high=24,
+           ideal=True),
+    Option("analog_dac_range", "real", None, "Full-scale voltage of the DACs, V; ideal: found at programming, so that "
+           "no input drives an output beyond the swing.", low=1e-6, high=100.0, ideal=True),
+    Option("analog_dac_offset", "real", None, "Standard deviation of a DAC's offset, fraction of the full scale.",
+           low=0.0, high=0.5, ideal=True),
+    Option("analog_dac_noise", "real", None, "Standard deviation of the noise of a digital-to-analog conversion, "
+           "fraction of the full scale.", low=0.0, high=0.5, ideal=True),
+    Option("analog_adc_range", "real", None, "Full-scale voltage of the ADCs, V, beyond which they clip; ideal: the "
+           "tile's largest output.", low=1e-6, high=100.0, ideal=True),
+    Option("analog_adc_offset", "real", None, "Standard deviation of an ADC's offset, fraction of the full scale.",
+           low=0.0, high=0.5, ideal=True),
+    Option("analog_adc_noise", "real", None, "Standard deviation of the noise of an analog-to-digital conversion, "
+           "fraction of the full scale.", low=0.0, high=0.5, ideal=True),
+    Option("analog_bound_repeats", "int", None, "How often a shot of a tile is repeated with half the input while an "
+           "amplifier or an ADC clips (default 10).", low=0, high=24),
+    Option("analog_amplifier_gain", "real", None, "Open-loop gain of the amplifiers.", low=10, high=1e9, ideal=True),
+    Option("analog_compensate_gain", "flag", None, "Take off the programmed diagonal what the finite gain of the "
+           "amplifiers adds to it."),
+    Option("analog_gain_bandwidth", "real", None, "Gain-bandwidth product of the amplifiers, Hz: sets the settling "
+           "time.", low=1e3, high=1e12, ideal=True),
+    Option("analog_settle_time", "real", None, "Time from the inputs to the reading of the outputs, s; ideal: "
+           "settled.", low=1e-12, high=1.0, ideal=True),
+    Option("analog_amplifier_offset", "real", None, "Standard deviation of the amplifiers' input offset, V.",
+           low=0.0, high=0.1, ideal=True),
+    Option("analog_output_swing", "real", None, "Largest output voltage of the amplifiers, V.", low=1e-3, high=100.0,
+           ideal=True),
+    Option("analog_input_conductance", "real", None, "Conductance through which a row is driven and which loads it, S; "
+           "ideal: a current source.", low=1e-9, high=1.0, ideal=True),
+    Option("analog_inverter_gain", "real", None, "Open-loop gain of the inverters' amplifiers.", low=10, high=1e9,
+           ideal=True),
+    Option("analog_inverter_gain_bandwidth", "real", None, "Gain-bandwidth product of the inverters' amplifiers, Hz.",
+           low=1e3, high=1e12, ideal=True),
+    Option("analog_inverter_offset", "real", None, "Standard deviation of the inverters' input offset, V.",
+           low=0.0, high=0.1, ideal=True),
+    Option("analog_inverter_mismatch", "real", None, "Standard deviation of the inverters' resistor ratio about one.",
+           low=0.0, high=0.2, ideal=True),
+    Option("analog_wire_resistance", "real", None, "Resistance of the wires from one cell to the next, rows and "
+           "columns, ohm.", low=0.0, high=1e4, ideal=True),
+    Option("analog_wires", "choice", None, "How the emulator eliminates the wires. exact: all nodes; approximate: "
+           "entry by entry, with an error estimate; auto: exact up to 128 rows.",
+           choices=("auto", "exact", "approximate")),
     Option("analog_blockamc", "int", 0, "How often a block may be halved, to be solved by BlockAMC on tiles of half or "
            "a quarter of its size: patches and the last level may be 1, 2 or 4 times a tile.", low=0, high=2),
     Option("analog_tiles_per_rank", "int", None, "Tiles of the chip that each rank drives. Equal patches then share a "
@@ -177,6 +251,12 @@ def check_names(names: Iterable[str]) -> None:
     """
     for name in names:
         match = _OURS.match(name)
+        if match is None and name.startswith(("analog", "ksp_analog", "pc_analog")):
+            # -analogue_chip: ours if it is all but one of ours, else some other program's
+            if near := did_you_mean(name, TABLE, likeness=0.85):
+                raise InvalidInput("unknown option", f"-{name}", "what `python -m analogpde options` lists",
+                                   near.replace("mean ", "mean -"))
+            continue
         if match is None or match["name"] in TABLE or match["name"].startswith(("pc_analog_mg_", "pc_analog_pc_mg_")):
             continue
         foreign = bool(match["prefix"]) and match["name"].startswith("analog_")

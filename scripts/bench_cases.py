@@ -1,4 +1,4 @@
-"""The matrices of bench_scaling.py: from one rank's rows of a stencil to finite elements on unstructured meshes.
+"""The cases of bench_scaling.py and their matrices: from one rank's rows of a stencil to unstructured finite elements.
 
 Every matrix has its prescribed (Dirichlet) unknowns eliminated and is the same to the last bit on any number of ranks:
 stencils are written row by row, meshes are numbered on every rank alike and each rank keeps its own rows.
@@ -317,3 +317,83 @@ PROBLEMS: dict[str, tuple[str, Callable[[int], System]]] = {
     "helmholtz": ("Helmholtz, M + 0.01 S", partial(reaction, c=0.01)),
 }
 """Words and maker (from about how many unknowns) of each problem."""
+
+
+Result = dict[str, Any]
+TOPICS = {
+    "poisson2": "Poisson, 2-D",
+    "poisson3": "Poisson, 3-D",
+    "coefficient": "Discontinuous and lognormal coefficients",
+    "mesh": "Anisotropy and unstructured meshes",
+    "element": "Higher degree, elasticity",
+    "wind": "Convection and diffusion",
+    "reaction": "Heat and Helmholtz",
+    "plain": "Plain refinement, no accelerator",
+    "ranks": "Ranks",
+    "shoot": "All tiles once, against batched float32 GEMV",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case.
+
+    Args:
+        topic: its table on the page.
+        problem: of bench_cases.PROBLEMS.
+        unknowns: about how many.
+        target: most outer iterations to 1e-8; in the topic `shoot` the smallest fraction of the GEMV's rate.
+        chip, tile: preset and its tile size; 0: the preset's.
+        accelerator: of KSP analog.
+        ranks: MPI processes.
+    """
+
+    topic: str
+    problem: str
+    unknowns: int
+    target: float
+    chip: str = "rram128"
+    tile: int = 0
+    accelerator: str = "auto"
+    ranks: int = 1
+
+    @property
+    def key(self) -> str:
+        """Its name in the data file."""
+        name = "shoot/" if self.topic == "shoot" else ""
+        return f"{name}{self.problem}/{self.unknowns}/{self.chips}/{self.accelerator}/{self.ranks}"
+
+    @property
+    def chips(self) -> str:
+        """Chip and tile size in a word."""
+        return self.chip + (f"-{self.tile}" if self.tile else "")
+
+
+SMALL = (10_000, 100_000)
+MILLION, MOST = (*SMALL, 1_000_000), (*SMALL, 1_000_000, 4_000_000)
+PKU64: Result = {"chip": "pku2025", "tile": 64}
+# topic, problems, sizes (each kind begins at 1e4 unknowns), target, what else a case says
+GROUPS: list[tuple[str, str, tuple[int, ...], float, Result]] = [
+    ("poisson2", "poisson2", MOST, 13, {}),
+    ("poisson2", "poisson2", MOST, 14, PKU64),
+    *(("poisson2", "poisson2", MILLION, 20, {"chip": "pku2025", "tile": tile}) for tile in (16, 128)),
+    *(("poisson3", "poisson3", MILLION, 13, {"tile": tile}) for tile in (128, 256, 512)),
+    ("poisson3", "poisson3", MILLION, 14, {"chip": "pku2025"}),
+    ("coefficient", "lognormal1", MILLION, 18, {}),
+    ("coefficient", "lognormal2", MILLION, 25, {}),
+    ("coefficient", "lognormal3", MILLION, 40, {}),
+    ("coefficient", "checkerboard", MILLION, 30, {}),
+    ("mesh", "aligned rotated delaunay heat_sink", SMALL, 25, {}),
+    ("element", "p2 p3", SMALL, 25, {}),
+    ("element", "p2in3", (10_000, 50_000), 25, {}),
+    ("element", "elasticity", (10_000, 30_000), 40, {}),
+    ("wind", "wind0.1 wind1 wind10 supg10", SMALL, 30, {}),
+    ("reaction", "heat helmholtz", SMALL, 10, {}),
+    ("plain", "poisson2 poisson3", SMALL, 20, {"accelerator": "none"}),
+    ("plain", "poisson2 poisson3", SMALL, 30, {"accelerator": "none", **PKU64}),
+    ("ranks", "poisson2", MILLION, 13, {"ranks": 2}),
+    *(("ranks", "poisson2", SMALL, 13, {"ranks": ranks}) for ranks in (4, 8)),
+    *(("shoot", "poisson2", SMALL, 0.6, {"chip": chip}) for chip in ("ideal", "rram128")),
+]
+CASES = [Case(topic, problem, n, target, **more) for topic, problems, sizes, target, more in GROUPS
+         for problem in problems.split() for n in sizes]

@@ -1,5 +1,6 @@
 """The scaling benchmark: its cases and matrices are what they say, its page hides no miss, a tiny case really runs."""
 
+import dataclasses
 import importlib.util
 import math
 import sys
@@ -20,6 +21,7 @@ def load(name):
 
 
 cases = load("bench_cases")
+page_of = load("scaling_page")
 bench = load("bench_scaling")
 STENCILS = ("poisson2", "poisson3", "lognormal1", "lognormal3", "checkerboard", "aligned", "rotated", "delaunay",
             "wind0.1", "wind10", "heat", "helmholtz")
@@ -34,7 +36,7 @@ def dense(name, unknowns):
 def solved(case, **other):
     """A result as a worker writes it."""
     gamg = {"iterations": 11, "setup": 1.0, "solve": 1.0, "reason": 2, "residual": 1e-9}
-    return {**bench.dataclasses.asdict(case), "date": "2026-01-01", "commit": "abc", "machine": "test", "load": 0.5,
+    return {**dataclasses.asdict(case), "date": "2026-01-01", "commit": "abc", "machine": "test", "load": 0.5,
             "size": case.unknowns, "setup": 2.0 * case.unknowns / 1e6, "solve": 10.0 * case.unknowns / 1e6,
             "iterations": 10, "iterations_fp32": 9, "reason": "CONVERGED_RTOL", "reason_fp32": "CONVERGED_RTOL",
             "residual": 1e-9, "memory": 1.0, "levels": 3, "tiles": 5, "complexity": 1.1, "digital": "", "gamg": gamg,
@@ -47,7 +49,7 @@ def shot(case, fraction):
 
 def test_the_cases_are_consistent():
     assert len({case.key for case in bench.CASES}) == len(bench.CASES)
-    assert {case.topic for case in bench.CASES} == set(bench.TOPICS)
+    assert {case.topic for case in bench.CASES} == set(cases.TOPICS)
     assert {case.problem for case in bench.CASES} == set(cases.PROBLEMS)
     kinds = {(case.topic, case.problem, case.chips, case.accelerator, case.ranks) for case in bench.CASES}
     small = {(c.topic, c.problem, c.chips, c.accelerator, c.ranks) for c in bench.CASES if c.unknowns <= 2e4}
@@ -131,12 +133,12 @@ def test_the_page_marks_every_miss(tmp_path):
         good.key: solved(good, digital="the coarsest level"),
         slow.key: solved(slow, iterations=14),
         stuck.key: solved(stuck, iterations=None, reason="DIVERGED_ITS", residual=1e-5),
-        broken.key: {**bench.dataclasses.asdict(broken), "date": "", "commit": "", "machine": "", "load": 0.0,
+        broken.key: {**dataclasses.asdict(broken), "date": "", "commit": "", "machine": "", "load": 0.0,
                      "error": "long\nnot finished in 5 s"},
         floor.key: solved(floor, reason_fp32="DIVERGED_STAGNATED", gamg={**solved(floor)["gamg"], "reason": -3}),
         fast.key: shot(fast, 0.7), lazy.key: shot(lazy, 0.3),
     }
-    bench.write(results, tmp_path)
+    page_of.write(results, tmp_path)
     page = (tmp_path / "scaling.md").read_text(encoding="utf-8")
     rows, listed = page.split("## Misses")
     assert rows.count("**miss**") == 5 and listed.count("\n- ") == 5 and "2 meet their target, 5 do not" in page
@@ -151,7 +153,7 @@ def test_the_page_marks_every_miss(tmp_path):
 
 def test_checks_over_several_cases():
     results = {case.key: solved(case) for case in bench.CASES if case.topic in ("poisson2", "ranks")}
-    found = {words: (values, met) for words, _, values, met in bench.checks(results)}
+    found = {words: (values, met) for words, _, values, met in page_of.checks(results)}
     assert found["set-up, µs per unknown at 1e5, 1e6, 4e6"] == (pytest.approx([2, 2, 2]), True)
     assert found["solve per iteration, µs per unknown at 1e5, 1e6, 4e6"] == (pytest.approx([1, 1, 1]), True)
     assert found["time over that of CG + GAMG, 1e6, 1 rank"] == ([6.0], False)
@@ -159,17 +161,17 @@ def test_checks_over_several_cases():
     assert found["speed-up of set-up and solve from 1 to 2 ranks, 1e6"] == ([1.0], False)
     results["poisson2/100000/rram128/auto/8"]["iterations"] = 13
     results["poisson2/4000000/rram128/auto/1"]["iterations"] = 12
-    found = {words: (values, met) for words, _, values, met in bench.checks(results)}
+    found = {words: (values, met) for words, _, values, met in page_of.checks(results)}
     assert found["iterations on 1, 2, 4, 8 ranks, 1e5"] == ([10, 10, 10, 13], False)
     assert found["iterations at 1e5 and 4e6, rram128"] == ([10, 12], False)
-    assert all(not values and not met for _, _, values, met in bench.checks({}))
+    assert all(not values and not met for _, _, values, met in page_of.checks({}))
 
 
 def test_a_tiny_case_runs_and_a_bad_one_says_why():
     pytest.importorskip("analogpde.petsc.stack", reason="needs PETSc and MPI", exc_type=ImportError)
     result = bench.run(bench.Case("poisson2", "poisson2", 900, 13), timeout=200)
-    assert bench.misses(result) == [], result
+    assert page_of.misses(result) == [], result
     assert result["size"] == 900 and result["levels"] >= 2 and result["tiles"] > 1 and result["complexity"] > 1
     assert result["residual"] <= 1e-8 and result["gamg"]["residual"] <= 1.01e-8 and 0.05 < result["memory"] < 2
     bad = bench.run(bench.Case("poisson2", "poisson2", 900, 13, chip="no-such-chip"), timeout=100)
-    assert "no-such-chip" in bad["error"] and len(bench.misses(bad)) == 1
+    assert "no-such-chip" in bad["error"] and len(page_of.misses(bad)) == 1

@@ -326,6 +326,52 @@ def test_exit_codes_are_kept(script, comm, ending, code, ranks):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_what_petsc_carries_for_us_is_told_in_one_line(script, comm, ranks):
+    program = script("""
+        from petsc4py import PETSc
+        matrix = PETSc.Mat().createAIJ((4, 4), nnz=1)
+        matrix.setUp()
+        matrix.assemble()
+        ksp = PETSc.KSP().create()
+        ksp.setOperators(matrix)
+        ksp.setFromOptions()
+        ksp.setUp()
+    """)
+    done = python("-m", "analogpde", program, "-ksp_type", "analog", "-never_read", "1", ranks=ranks)
+    assert done.returncode == 1
+    assert "analogpde: matrix: got 'all entries zero'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "not used" not in done.stdout + done.stderr
+
+
+def test_a_mistyped_solver_type_is_told_in_one_line(script, comm):
+    done = python("-m", "analogpde", script("""
+        from petsc4py import PETSc
+        PETSc.KSP().create().setFromOptions()
+    """), "-ksp_type", "anlog")
+    assert done.returncode == 1
+    assert "got '-ksp_type anlog'" in done.stderr
+    assert "Did you mean analog?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_refusal_that_the_program_turned_into_its_own_error_keeps_its_traceback(script, comm):
+    program = script("""
+        from petsc4py import PETSc
+        ksp = PETSc.KSP().create()
+        PETSc.Options()["analog_chip"] = "nothing"
+        try:
+            ksp.getPC().setType("analog")
+            ksp.setFromOptions()
+        except PETSc.Error as error:
+            raise KeyError("mine") from error
+    """)
+    done = python("-m", "analogpde", program)
+    assert "Traceback" in done.stderr
+    assert "KeyError: 'mine'" in done.stderr
+
+
 def test_an_exception_on_one_rank_ends_all(script, comm):
     program = script("""
         from mpi4py import MPI

@@ -1,18 +1,27 @@
-"""The memory cell: conductance window, levels and the two errors of a conductance."""
+"""The memory cell: conductance window, levels, what a programmed conductance is off by, and how it ages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analogpde.chip.fields import check, quantity
+import numpy as np
+from numpy.typing import NDArray
+
+from analogpde.chip.error_models import MODELS
+from analogpde.chip.fields import check, choice, coefficients, quantity
+from analogpde.errors import InvalidInput
+
+POLYNOMIAL = "polynomial"
 
 
 @dataclass(frozen=True)
 class Cell:
     """One memory cell of a crossbar.
 
-    A matrix entry is held by a differential pair, one cell per sign; the unused cell, and both cells
-    of a zero, are switched off by their transistor (1T1R) and carry neither current nor noise.
+    A matrix entry is held by a differential pair, one cell per sign, or by one cell against a bias column. Unless
+    `off_conductance` says otherwise, the unused cell of a pair and both cells of a zero are switched off by their
+    transistor (1T1R) and carry neither current nor noise. All that is held by a pair is a difference: what both of its
+    cells conduct, leaks for instance, cancels, but its noise does not.
     """
 
     bits: int | None = quantity("Bits of a cell: 2^bits levels, the lowest of them zero.",
@@ -24,11 +33,98 @@ class Cell:
         "Standard deviation of a conductance from one shot to the next, fraction of the largest conductance.",
         low=0.0, high=0.5, ideal=True, default=None)
     conductance_max: float = quantity("Largest conductance.", unit="S", low=1e-9, high=1e-2, default=35e-6)
+    conductance_min: float | None = quantity(
+        "Smallest conductance of a cell that is switched on: the lowest level. Both cells of a pair that holds an "
+        "entry are then on. Ideal: levels begin at zero.", unit="S", low=1e-12, high=1e-2, ideal=True, default=None)
+    programming_model: str | None = choice(
+        "How the programming error depends on the conductance: a published fit, or your own in programming_polynomial. "
+        "Ideal: constant, programming_error.", (*MODELS, POLYNOMIAL), ideal=True)
+    programming_polynomial: tuple[float, ...] | None = coefficients(
+        "Coefficients c of the standard deviation σ of a programmed conductance G, σ/Gmax = Σ c_i (G/Gmax)^i.")
+    off_conductance: float | None = quantity(
+        "Conductance of a cell that holds nothing. Ideal: none, a transistor switches it off.", unit="S", low=0.0,
+        high=1e-2, ideal=True, default=None)
+    off_error: float | None = quantity(
+        "Standard deviation of off_conductance from cell to cell, fraction of the largest conductance.",
+        low=0.0, high=0.5, ideal=True, default=None)
+    off_read_noise: float | None = quantity(
+        "Standard deviation of off_conductance from shot to shot, fraction of the largest conductance.",
+        low=0.0, high=0.5, ideal=True, default=None)
+    sign_mapping: str = choice(
+        "How signs are held. pair: two cells an entry, one of them subtracted by an inverter; bias: one cell an entry, "
+        "all conductances shifted up by the same amount, which a bias column subtracts again.", ("pair", "bias"),
+        default="pair")
+    slices: int = quantity("Cells in parallel, each of 2^−bits the weight of the one before, that count as one: for "
+                           "cells of few bits.", low=1, high=8, integer=True, default=1)
 
     def __post_init__(self) -> None:
         check(self, "cell.")
+        own = self.programming_polynomial
+        if (own is None) != (self.programming_model != POLYNOMIAL):
+            raise InvalidInput("cell.programming_polynomial", own, f"coefficients with programming_model "
+                               f"{POLYNOMIAL!r}, null with any other", "Give both or neither.")
+        if self.programming_model is not None and self.programming_error is not None:
+            raise InvalidInput("cell.programming_error", self.programming_error, "null beside a programming_model",
+                               "A constant error and one that depends on the conductance exclude each other.")
+        if self.programming_model in MODELS:
+            model, top = MODELS[self.programming_model], 1e6 * self.conductance_max
+            if not model.low < top <= model.high * (1 + 1e-9):
+                raise InvalidInput("cell.conductance_max", self.conductance_max,
+                                   f"above {1e-6 * model.low:g} to {1e-6 * model.high:g} S with the model "
+                                   f"{self.programming_model!r}", "The fit says nothing about other conductances.")
+        for name in ("conductance_min", "off_conductance"):
+            value = getattr(self, name)
+            if value is not None and value >= 0.9 * self.conductance_max:
+                raise InvalidInput(f"cell.{name}", value, f"below 0.9 of conductance_max, {self.conductance_max:g} S")
+        if self.off_conductance is None and (self.off_error or self.off_read_noise):
+            raise InvalidInput("cell.off_conductance", None, "a conductance, if off cells have errors")
 
     @property
     def levels(self) -> int | None:
         """Nonzero levels of one polarity, 2^bits − 1 (None: continuous)."""
         return None if self.bits is None else 2**self.bits - 1
+
+    @property
+    def level_spacing(self) -> float | None:
+        """Distance of two levels in S (None: continuous)."""
+        return None if self.levels is None else self.conductance_max * self.window / self.levels
+
+    @property
+    def window(self) -> float:
+        """Largest difference that a pair holds, as a fraction of the largest conductance."""
+        return 1.0 - (self.conductance_min or 0.0) / self.conductance_max
+
+    @property
+    def plain(self) -> bool:
+        """Whether the cells of all levels are alike and those that hold nothing are off: one number says all."""
+        return (self.programming_model is None and self.conductance_min is None and not self.crowded)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether cells that hold zeros make noise, so that every cell under a block counts."""
+        return self.sign_mapping == "bias" or bool(self.off_error or self.off_read_noise)
+
+    def programming_deviation(self, level: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the standard deviation of one programmed cell, fraction of the largest conductance.
+
+        Args:
+            level: place in the window, 0 its lowest conductance and 1 its largest; any shape.
+        """
+        x = 1.0 - self.window * (1.0 - np.asarray(level, float))
+        if self.programming_model is None:
+            return np.full(x.shape, self.programming_error or 0.0)
+        if self.programming_polynomial is not None:
+            sigma = np.polynomial.polynomial.polyval(x, self.programming_polynomial)
+        else:
+            top = 1e6 * self.conductance_max
+            model = MODELS[self.programming_model]
+            # below the lowest conductance measured the error there is taken
+            sigma = np.polynomial.polynomial.polyval(np.maximum(x * top, model.low), model.coefficients) / top
+        return np.maximum(sigma, 0.0)
+
+    @property
+    def typical_error(self) -> float:
+        """Root mean square of the programming error over the window, fraction of the largest conductance."""
+        if self.programming_model is None:
+            return self.programming_error or 0.0
+        return float(np.sqrt(np.mean(self.programming_deviation(np.linspace(0.0, 1.0, 33)) ** 2)))

@@ -13,10 +13,18 @@ class Converter:
 
     The host scales each tile's vector so that its largest entry meets the full scale, as the block
     exponent of block floating point does; without it refinement stalls (Wilkinson's fixed-point argument).
+    An ADC with a range does not follow the vector: it clips what is beyond and wastes codes on what is small.
     """
 
     bits: int | None = quantity("Bits, sign included: codes −(2^(bits−1) − 1) … 2^(bits−1) − 1.",
                                 low=2, high=24, integer=True, ideal=True, default=None)
+    range: float | None = quantity(
+        "Full scale. Ideal: of a DAC, what drives no output of a tile beyond the swing, found at programming; of an "
+        "ADC, the tile's largest output.", unit="V", low=1e-6, high=100.0, ideal=True, default=None)
+    offset: float | None = quantity("Standard deviation of the offset from line to line, fraction of the full scale.",
+                                    low=0.0, high=0.5, ideal=True, default=None)
+    noise: float | None = quantity("Standard deviation of the noise of one conversion, fraction of the full scale.",
+                                   low=0.0, high=0.5, ideal=True, default=None)
 
     def __post_init__(self) -> None:
         check(self, "converter.")
@@ -25,3 +33,8 @@ class Converter:
     def codes(self) -> int:
         """Largest code, 2^(bits−1) − 1; 0 stands for an ideal converter."""
         return 0 if self.bits is None else 2 ** (self.bits - 1) - 1
+
+    @property
+    def rounds_only(self) -> bool:
+        """Whether rounding is its only error."""
+        return self.range is None and not self.offset and not self.noise

@@ -9,6 +9,8 @@ from typing import Any
 
 from analogpde.errors import InvalidInput, did_you_mean
 
+MOST_COEFFICIENTS = 9
+
 
 def quantity(
     meaning: str, *, unit: str = "", low: float, high: float, default: Any = dataclasses.MISSING, integer: bool = False,
@@ -28,16 +30,37 @@ def quantity(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def choice(meaning: str, words: tuple[str, ...], *, default: str | None = None, ideal: bool = False) -> Any:
+    """Declare a dataclass field that holds one of some words; `ideal`: or None."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "words": words, "ideal": ideal})
+
+
+def flag(meaning: str) -> Any:
+    """Declare a dataclass field that is True or False; False is the default."""
+    return dataclasses.field(default=False, metadata={"meaning": meaning, "flag": True, "ideal": False})
+
+
+def coefficients(meaning: str) -> Any:
+    """Declare a dataclass field that holds the coefficients of a polynomial, or None."""
+    return dataclasses.field(default=None, metadata={"meaning": meaning, "ideal": True, "numbers": True})
+
+
 def allowed(field: dataclasses.Field[Any]) -> str:
-    """Return the allowed values of a field made by `quantity`, in words."""
+    """Return the allowed values of a field made by `quantity` or `choice`, in words."""
     data = field.metadata
+    if "flag" in data:
+        return "true | false"
+    if "numbers" in data:
+        return f"1 to {MOST_COEFFICIENTS} numbers, or null"
+    if "words" in data:
+        return " | ".join(data["words"]) + (" | null (ideal)" if data["ideal"] else "")
     noun = "an integer" if data["integer"] else "a number"
     words = f"{noun} from {data['low']:g} to {data['high']:g}" + (f" {data['unit']}" if data["unit"] else "")
     return words + (", or null (ideal)" if data["ideal"] else "")
 
 
 def check(owner: Any, where: str) -> None:
-    """Check every `quantity` field of a dataclass instance, and store whole numbers of integer fields as int.
+    """Check every declared field of a dataclass instance, and store whole numbers of integer fields as int.
 
     Raises:
         InvalidInput: naming the field, its value and the allowed range.
@@ -49,12 +72,40 @@ def check(owner: Any, where: str) -> None:
         value = getattr(owner, field.name)
         if value is None and data["ideal"]:
             continue
+        if "flag" in data:
+            if not isinstance(value, bool):
+                raise InvalidInput(f"{where}{field.name}", value, allowed(field))
+            continue
+        if "numbers" in data:
+            good = isinstance(value, list | tuple) and 0 < len(value) <= MOST_COEFFICIENTS and all(
+                isinstance(c, Real) and not isinstance(c, bool) and math.isfinite(c) for c in value)
+            if not good:
+                raise InvalidInput(f"{where}{field.name}", value, allowed(field))
+            object.__setattr__(owner, field.name, tuple(float(c) for c in value))
+            continue
+        if "words" in data:
+            if value not in data["words"]:
+                near = did_you_mean(value, data["words"]) if isinstance(value, str) else ""
+                raise InvalidInput(f"{where}{field.name}", value, allowed(field), near)
+            continue
         number = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
         if not number or not data["low"] <= value <= data["high"] or (data["integer"] and value != int(value)):
             remedy = "Write null (or `none`) for an ideal one." if data["ideal"] and number and value <= 0 else ""
             raise InvalidInput(f"{where}{field.name}", value, allowed(field), remedy)
         # JSON writers may say 64.0, NumPy programs pass np.int64: one type from here on
         object.__setattr__(owner, field.name, int(value) if data["integer"] else float(value))
+
+
+def refuse_unknown(kind: type, data: dict[str, Any], where: str) -> None:
+    """Refuse a key that is no field of a dataclass.
+
+    Raises:
+        InvalidInput: with the nearest known one.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]
+    for key in data:
+        if key not in names:
+            raise InvalidInput(f"{where}{key}", data[key], "the fields " + ", ".join(names), did_you_mean(key, names))
 
 
 def from_mapping(kind: type, data: Any, where: str) -> Any:
@@ -66,9 +117,7 @@ def from_mapping(kind: type, data: Any, where: str) -> Any:
     names = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(data, dict):
         raise InvalidInput(where.rstrip(".") or "chip", data, "a JSON object with " + ", ".join(names))
-    for key in data:
-        if key not in names:
-            raise InvalidInput(f"{where}{key}", data[key], "the fields " + ", ".join(names), did_you_mean(key, names))
+    refuse_unknown(kind, data, where)
     try:
         return kind(**data)
     except InvalidInput as error:  # say which part of the chip it is: dac.bits, not converter.bits

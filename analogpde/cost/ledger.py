@@ -7,7 +7,7 @@ from dataclasses import asdict, astuple, dataclass, fields
 
 @dataclass
 class Ledger:
-    """Operation counts of one rank, one solve or a whole run; all are plain counts except bytes.
+    """Operation counts of one rank, one solve or a whole run; plain counts, except bytes and seconds.
 
     Args:
         inv_shots: settlings of a closed-loop INV tile, one per tile and application.
@@ -22,7 +22,19 @@ class Ledger:
         host_flops: floating-point operations of the host in sparse products of the refinement loop and of the tile
             multigrid; what a digital preconditioner does is not counted.
         host_bytes: bytes those operations move, counted as if nothing stayed in a cache.
+        tiles_replaced: tiles written on a spare tile, because the first one is dead or too faulty.
+        mvm_slices_saved: products of slices that a progressive residual did without.
         tiles_multiplexed: tiles written again because the chip has too few of them and blocks take turns.
+        inv_repeats: of the INV shots, those repeated with half the input because a line had clipped.
+        settling_seconds: time that the INV shots need to settle, added up over tiles; zero for amplifiers without a
+            gain–bandwidth product.
+        inv_products: lines driven times lines read of all INV shots: the multiplications that as many products with
+            stored inverses would take.
+        amplifier_settlings: lines over the slowest mode, λ_min(D⁻¹G), added up over INV shots (estimated from the probe
+            shots, from above): what the energy of the amplifiers is proportional to.
+        rounds: applications of a bank of tiles or arrays, one after the other, added up over ranks.
+        round_settlings: 1/λ_min of the slowest tile, added up over these rounds.
+        rank_bytes: bytes that ranks send each other in products, applications of tiles and scalar products.
     """
 
     inv_shots: int = 0
@@ -36,6 +48,15 @@ class Ledger:
     host_flops: int = 0
     host_bytes: int = 0
     tiles_multiplexed: int = 0
+    inv_repeats: int = 0
+    settling_seconds: float = 0.0
+    inv_products: int = 0
+    amplifier_settlings: float = 0.0
+    rounds: int = 0
+    round_settlings: float = 0.0
+    rank_bytes: int = 0
+    tiles_replaced: int = 0
+    mvm_slices_saved: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
         return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -48,6 +69,6 @@ class Ledger:
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, float]:
         """Return the counts by name, as the report stores them."""
         return asdict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
-from analogpde.cost import TileUse
+from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput
 from analogpde.patches.blocks import (
     add_patches,
@@ -22,22 +23,24 @@ from analogpde.patches.blocks import (
     scatter_cores,
 )
 from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
+from analogpde.patches.rules import (
+    SMOOTHING_WEIGHT,
+    choose_slices,
+    choose_truncation,
+    mostly_border,
+    sampled_cost,
+    smoothing_sweeps,
+)
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.partition import Partition, agglomerated
 from analogpde.petsc.stack import MPI, PETSc
+from analogpde.refine.modes import softness
 from analogpde.tile.blockamc import Bank, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.programming import rounding_cost
 from analogpde.tile.sharing import Budget, LimitedBank, program_limited
 
 SHOTS_OF_A_PROGRAMMING = 1 << 20  # room in the numbering of shots, so that no two programmings share read noise
-SMOOTHING_SWEEPS = 2
-SMOOTHING_WEIGHT = 0.9  # measured on the prototype: 0.8…1 give the same counts
-
-# What rounding to one slice may add to the diagonal, on average, before a second slice is worth its cells.
-COARSE_ROUNDING = 0.05
-SAMPLE = 64  # tiles of a rank that it is measured on
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Settings:
     @property
     def largest_block(self) -> int:
         """Rows of the largest block that tiles solve."""
-        return self.chip.tile_size << self.blockamc
+        return self.chip.lines << self.blockamc
 
 
 def program(
@@ -103,12 +106,9 @@ def _first_of_rank(comm: MPI.Comm, count: int) -> tuple[int, int]:
 
 def _fine_slices(blocks: Blocks, settings: Settings, comm: MPI.Comm) -> int:
     """Return 2 where one slice would round too coarsely, else 1. Collective."""
-    def cost() -> tuple[float, int]:
-        chosen = np.unique(np.linspace(0, blocks.count - 1, SAMPLE).astype(np.int64)) if blocks.count else np.arange(0)
-        return rounding_cost(blocks.select(chosen), settings.chip, shift=settings.shift)
-
-    added, rows = comm.allreduce(np.array(together(comm, cost)))
-    return 2 if added > COARSE_ROUNDING * rows else 1
+    cost = together(comm, lambda: sampled_cost(blocks, settings.chip, settings.shift))
+    added, rows = comm.allreduce(np.array(cost))
+    return choose_slices(added, rows)
 
 
 class Smoother:
@@ -136,8 +136,7 @@ class Smoother:
         self._places: NDArray[np.int64] | None = None
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
-        # so it is in 3-D: one near-null vector 1.2…2.3 against 0.8…1.1 in 2-D, several 3 against 1…1.3
-        self.mostly_border = size - core >= (1.2 if near.shape[1] == 1 else 2.0) * max(1, core)
+        self.mostly_border = mostly_border(core, size, near.shape[1])
         self.first_tile = first_tile
         with log.EVENTS["Program"]:
             blocks = together(comm, lambda: cut_blocks(local, self.patches, first_tile + before))
@@ -157,6 +156,7 @@ class Smoother:
             gather(self.patches.index, self.patches.size, seen, self._work)
             self.event += 1  # first: a failure must not leave this rank's count behind the others'
             log.machine.add(self.bank.shoot(self._work, self.event - 1))
+            log.machine.add(Ledger(rank_bytes=self.seen.sent))
             scatter_cores(self.patches.index, self.patches.core, self.seen.matrix.first, self._work, out.array)
 
     def correct_transposed(self, residual: PETSc.Vec, out: PETSc.Vec) -> None:
@@ -168,6 +168,7 @@ class Smoother:
             sums = np.zeros(self.seen.matrix.rows)
             try:
                 log.machine.add(self.bank.shoot(self._work, self.event - 1, transposed=True))
+                log.machine.add(Ledger(rank_bytes=self.seen.sent))
                 add_patches(self.patches.index, self.patches.size, self._work, sums)
             except Exception as error:  # the other ranks wait for the scatter
                 failure = error
@@ -211,10 +212,8 @@ class Smoother:
         p.eliminate_zeros()
         sizes = (matrix.getSizes()[0], (len(coupled) * width, total))
         threshold = self.truncation()
-        # with several near-null vectors in 3-D a second sweep only fills
-        sweeps = 1 if width > 1 and self.mostly_border else SMOOTHING_SWEEPS
         blocks = cut_blocks(local, patches, 0)
-        for _ in range(sweeps):
+        for _ in range(smoothing_sweeps(width, self.mostly_border)):
             current = _assemble(p, sizes, matrix.getComm())
             product = matrix.matMult(current)
             indptr, indices, entries = self.seen.rows_of(product)
@@ -251,16 +250,10 @@ class Smoother:
             lattice.attach(coarse, self._places.astype(np.float64))
 
     def truncation(self) -> float:
-        """Return the truncation of P, by measurement (docs/method.md).
-
-        One near-null vector: 5 % where patches are mostly core (2-D), 15 % where they are mostly border (3-D, small
-        tiles). Several, whose coarse nodes are few unknowns apart and fill fast: 10 and 25 %.
-        """
+        """Return the truncation of P: the user's, or what the patches' shape asks for."""
         if self.settings.truncation is not None:
             return self.settings.truncation
-        if self.near.shape[1] > 1:
-            return 0.25 if self.mostly_border else 0.1
-        return 0.15 if self.settings.largest_block <= 32 or self.mostly_border else 0.05
+        return choose_truncation(self.settings.largest_block, self.near.shape[1], self.mostly_border)
 
     def free(self) -> None:
         """Free tile memory; the partition may serve again."""
@@ -289,7 +282,7 @@ class CoarsestTile:
         comm = matrix.getComm().tompi4py()
         self.size = matrix.getSize()[0]
         self.tiles = 1
-        self.depth = depth_needed(self.size, settings.chip.tile_size)
+        self.depth = depth_needed(self.size, settings.chip.lines)
         count = self.size if comm.rank == 0 else 0
         rows = PETSc.IS().createStride(count, 0, 1, comm=PETSc.COMM_SELF)
         part = matrix.createSubMatrices([rows], [rows])[0]
@@ -306,6 +299,7 @@ class CoarsestTile:
                 dense = sp.csr_matrix((values, indices, indptr), shape=(self.size, self.size)).toarray()[None, :n, :n]
             else:
                 dense = np.zeros((0, 0, 0))
+            self.softness = softness(dense[0]) if n else math.inf
             blocks = Blocks.from_dense(dense, first_tile)
             fine = settings.slices or _fine_slices(blocks, settings, MPI.COMM_SELF)
             return program(blocks, settings, settings.coarse_slices if level else fine, programming, budget,
@@ -320,6 +314,7 @@ class CoarsestTile:
             finally:
                 part.destroy()
                 rows.destroy()
+        self.softness = float(comm.allreduce(self.softness, op=MPI.MIN))
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
 

@@ -6,6 +6,7 @@ import atexit
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -74,9 +75,14 @@ def reduce(comm: MPI.Comm, ledger: Ledger) -> Ledger:
     """Return the sum of a ledger over ranks. Collective."""
     if comm.size == 1:
         return ledger
-    total = np.empty(len(ledger.as_dict()), np.int64)
-    comm.Allreduce(np.array(list(ledger.as_dict().values()), np.int64), total)
-    return Ledger(*(int(count) for count in total))
+    totals: dict[str, Any] = {}
+    for kind, dtype in ((int, np.int64), (float, np.float64)):
+        # by the type of the default: a sum that happens to be whole must not be of another kind on one rank
+        names = [name for name, value in Ledger().as_dict().items() if type(value) is kind]
+        total = np.empty(len(names), dtype)
+        comm.Allreduce(np.array([getattr(ledger, name) for name in names], dtype), total)
+        totals |= dict(zip(names, total.tolist(), strict=True))
+    return Ledger(**totals)
 
 
 def write_report(path: str | None = None) -> None:

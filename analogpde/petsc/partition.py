@@ -9,14 +9,10 @@ from numpy.typing import NDArray
 
 from analogpde.patches.grow import LocalMatrix, Patches, make_patches, unsymmetry
 from analogpde.patches.quality import cohesion, still_fits
+from analogpde.patches.rules import choose_strength
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import together
 from analogpde.petsc.stack import PETSc
-
-# Where the two directions of couplings differ by this fraction of them, convection rules: cores follow the flow more
-# closely. By measurement, docs/method.md.
-ONE_WAY = 0.1
-STRENGTH, STRENGTH_ONE_WAY = 0.25, 0.4
 
 
 def agglomerated(counts: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
@@ -69,6 +65,7 @@ class Seen:
             self._scatter = PETSc.Scatter().create(template, reach, self._ghosted, None)
             template.destroy()
             reach.destroy()
+        self.sent = 8 * (len(self.rows) - (end - begin))  # bytes of a vector that come from other ranks
         self.read(matrix)
 
     def read(self, matrix: PETSc.Mat) -> None:
@@ -181,7 +178,7 @@ class Partition:
         if self._strength is not None:
             return self._strength
         one_way, total = matrix.getComm().tompi4py().allreduce(np.array(unsymmetry(self.seen.matrix)))
-        return STRENGTH if one_way <= ONE_WAY * total else STRENGTH_ONE_WAY
+        return choose_strength(one_way, total)
 
     def _measure(self, matrix: PETSc.Mat) -> NDArray[np.int64]:
         comm = matrix.getComm().tompi4py()

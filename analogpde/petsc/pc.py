@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,18 @@ from analogpde.chip import load
 from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
-from analogpde.petsc import log
+from analogpde.patches.rules import LARGEST_COMPLEXITY, STALLED
+from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
-from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
+from analogpde.petsc.matrix import as_aij, galerkin, ghost_bytes, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
 from analogpde.petsc.partition import Partition
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
+from analogpde.tile.settling import bits_of
 from analogpde.tile.sharing import Budget
 
-# A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
-STALLED = 0.7
-# Beyond this operator complexity coarse levels cost more than they bring: the last one is solved digitally.
-LARGEST_COMPLEXITY = 6.0
 _NEED_A_FIXED_PC = ("bcgs", "bcgsl", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs",
                     "lgmres", "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
 _NO_FAILURE = PETSc.PC.FailedReason.NOERROR
@@ -178,14 +177,14 @@ class AnalogPC:
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Warn of a KSP whose residual norm is not the true one when the preconditioner varies."""
         chip = self.settings.chip
-        varies = chip.cell.read_noise or chip.dac.bits is not None or chip.adc.bits is not None
+        varies = not chip.deterministic
         if (ksp.getOptionsPrefix() or "").endswith("esteig_"):
             return  # GAMG's and Chebyshev's look at the largest eigenvalue: an estimate, no answer
         if varies and ksp.getType() in _NEED_A_FIXED_PC and not self._warned:
             self._warned = True
             say(pc.getComm().tompi4py(), f"analogpde: KSP {ksp.getType()} takes the preconditioner for fixed and "
                 "linear, which tiles are not: its residual norms, and its 'converged', may be wrong. Use -ksp_type "
-                "analog, fgmres, fcg or gcr.")
+                "analog, fgmres or gcr, or fcg where the matrix is symmetric.")
 
     def postSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Forget a failed application, which the solve has reported: PETSc would refuse every later solve for it."""
@@ -214,6 +213,29 @@ class AnalogPC:
         return "\n".join(head + (self._lines or ["not set up yet"]))
 
     __repr__ = describe
+
+    @property
+    def softness(self) -> float:
+        """How soft the coarsest operator is (`analogpde.refine.modes.softness`); 0 if that is not known."""
+        last = self._levels[-1] if self._levels else None
+        return last.softness if isinstance(last, CoarsestTile) else 0.0
+
+    @property
+    def shots(self) -> list[int]:
+        """Shots of each level so far, by which their read noise is drawn; the same on every rank.
+
+        Setting them makes a restarted program draw the noise that an uninterrupted one would. Levels that are not on
+        tiles have none.
+        """
+        return [level.event for level in self._levels if level is not None]
+
+    @shots.setter
+    def shots(self, counts: Sequence[int]) -> None:
+        levels = [level for level in self._levels if level is not None]
+        if len(counts) != len(levels):
+            raise ValueError(f"{len(counts)} counts of shots for {len(levels)} levels")
+        for level, count in zip(levels, counts, strict=True):
+            level.event = int(count)
 
     def _fingerprint_of(self, matrix: PETSc.Mat) -> tuple[bytes, bytes]:
         """Return hashes of pattern and values: of all ranks' rows, the same on every rank. Collective."""
@@ -260,7 +282,7 @@ class AnalogPC:
         self._levels = levels
         first_tile = 0
         near = near_null_vectors(matrix)
-        budget = Budget(settings.tiles) if settings.tiles is not None else None
+        budget = Budget(settings.chip.working_tiles(settings.tiles)) if settings.tiles is not None else None
         digital_coarse = stalled = False
         while True:
             current, level = matrices[-1], len(levels)
@@ -326,7 +348,7 @@ class AnalogPC:
         if settings.coarse == "digital" or settings.tiles is not None:
             return None
         try:
-            reach = settings.chip.tile_size << DEEPEST
+            reach = settings.chip.lines << DEEPEST
             if size > reach:
                 raise ProgrammingFailed(
                     f"the coarsest level, {size} unknowns, exceeds the {reach} that BlockAMC solves on tiles of "
@@ -386,7 +408,8 @@ class AnalogPC:
             entries += 2 * int(matrix.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
         for p in prolongations:
             entries += 2 * int(p.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
-        self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries)
+        sent = 2 * sum(ghost_bytes(m) for m in [*matrices[: len(prolongations)], *prolongations])
+        self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries, rank_bytes=sent)
 
     def _describe_levels(self, matrices: list[PETSc.Mat]) -> None:
         """Keep the lines of `describe`. Collective."""
@@ -416,7 +439,10 @@ class AnalogPC:
         complexity = sum(entries) / max(1.0, entries[0])
         self.tile_use = tile_use(comm, self._levels, self.settings.tiles)
         if self.tile_use is not None:
-            self._lines.append(str(self.tile_use))
+            hint = ""
+            if self.tile_use.shared == 0 and lattice.attached(matrices[0]) is None:
+                hint = "; patches of a uniform mesh are alike only if the matrix has coordinates (docs: Method)"
+            self._lines.append(f"{self.tile_use}{hint}")
         self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
         self._lines.append(self._health(comm))
 
@@ -426,8 +452,21 @@ class AnalogPC:
         smallest = comm.allreduce(min((bank.smallest for bank in banks), default=np.inf), op=MPI.MIN)
         delta = comm.allreduce(max((bank.delta for bank in banks), default=0.0), op=MPI.MAX)
         again = comm.allreduce(sum(bank.programmed.tiles_reprogrammed for bank in banks))
-        return (f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
+        line = (f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
                 f"{1 / smallest:.2g} times), read noise δ = {delta:.2g} (limit 1), {again} tiles programmed again")
+        chip = self.settings.chip
+        if chip.amplifier.gain_bandwidth is not None:
+            slowest = comm.allreduce(max((bank.slowest for bank in banks), default=0.0), op=MPI.MAX)
+            if chip.amplifier.settle_time is None:
+                line += f"; the slowest tile settles to {bits_of(chip)} bits in {slowest:.3g} s"
+            else:
+                line += f"; read after {slowest:.3g} s"
+        if not chip.wire.ideal:
+            error = comm.allreduce(max((bank.wire_error for bank in banks), default=0.0), op=MPI.MAX)
+            words = "exactly" if error == 0 else f"to an estimated {error:.1g}" if np.isfinite(error) else (
+                "approximately, beyond where the estimate holds")
+            line += f"; wires eliminated {words}"
+        return line
 
     def _free(self, *, partitions: bool = True) -> None:
         if self._multigrid is not None:

@@ -9,8 +9,40 @@ from numpy.typing import NDArray
 
 from analogpde.cost import Ledger
 from analogpde.petsc import log
+from analogpde.petsc.matrix import near_null_vectors
 from analogpde.petsc.sliced import SlicedOperator
-from analogpde.petsc.stack import PETSc
+from analogpde.petsc.stack import MPI, PETSc
+from analogpde.refine.modes import SlowModes
+
+
+def slow_modes(matrix: PETSc.Mat, norm: float, found: NDArray[np.float64] | None = None) -> SlowModes:
+    """Return what tells of the error along the near-null vectors of a matrix, and along a mode found. Collective.
+
+    Args:
+        matrix: A. norm: an estimate of ‖A‖₂.
+        found: one more vector, this rank's part.
+    """
+    comm = matrix.getComm().tompi4py()
+    vectors = near_null_vectors(matrix)
+    if found is not None:
+        largest = comm.allreduce(float(np.abs(found).max(initial=0.0)), op=MPI.MAX)
+        if 0.0 < largest < math.inf:
+            vectors = np.column_stack((vectors, found / largest))
+    images = np.empty_like(vectors)
+    v, image = matrix.createVecs()
+    for k in range(vectors.shape[1]):
+        v.array[:] = vectors[:, k]
+        matrix.mult(v, image)
+        images[:, k] = image.array_r
+    v.destroy()
+    image.destroy()
+
+    def add(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.empty_like(values)
+        comm.Allreduce(np.ascontiguousarray(values), total)
+        return total
+
+    return SlowModes(vectors, images, norm, add)
 
 
 class System:
@@ -18,6 +50,7 @@ class System:
 
     def __init__(
         self, ksp: PETSc.KSP, b: PETSc.Vec, sliced: SlicedOperator | None, host: Ledger, transposed: bool = False,
+        modes: SlowModes | None = None, progressive: bool = False,
     ) -> None:
         self._matrix, _ = ksp.getOperators()
         self._transposed = transposed
@@ -26,7 +59,11 @@ class System:
         self._in, self._out = self._matrix.createVecs()
         self._comm = ksp.getComm().tompi4py()
         self._sliced = sliced
+        self._progressive = progressive
+        if sliced is not None:
+            sliced.restart()
         self._host = host
+        self._modes = modes
         space = self._matrix.getTransposeNullSpace() if transposed else self._matrix.getNullSpace()
         self._space = space if space.handle else None
         self.difference = 0.0
@@ -49,7 +86,10 @@ class System:
         """Return the residual as the machine forms it, and note its distance from the true one. Collective."""
         if self._sliced is None:
             return true
-        formed = self._b.array_r - self._sliced.multiply(x)
+        if self._progressive:
+            formed = self._sliced.residual(self._b.array_r, x)
+        else:
+            formed = self._b.array_r - self._sliced.multiply(x)
         gap = formed - true
         self.difference = math.sqrt(float(self.sum(np.array([gap @ gap]))[0]))
         return np.asarray(formed)
@@ -62,12 +102,17 @@ class System:
             self._space.remove(self._out)
         return np.asarray(self._out.array_r).copy()
 
+    def slow_error(self, residual: NDArray[np.float64]) -> float:
+        """Return the norm of the error along near-null vectors. Collective."""
+        return self._modes.error(residual, self._transposed) if self._modes is not None else 0.0
+
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum over ranks. Collective."""
         if self._comm.size == 1:
             return values
         total = np.empty_like(values)
         self._comm.Allreduce(values, total)
+        log.machine.add(Ledger(rank_bytes=values.nbytes))
         return total
 
     def symmetric(self) -> bool:
@@ -79,6 +124,17 @@ class System:
         sums = self.sum(np.array([v @ image, u @ self._apply(v), np.abs(v) @ np.abs(image)]))
         # rounding is below 1e-13 of Σ|v||Au|; an unsymmetric matrix of practical interest is far above
         return bool(abs(sums[0] - sums[1]) <= 1e-11 * sums[2])
+
+    def outside_range(self) -> float:
+        """Return which part of ‖b‖ lies in the null space of a symmetric A, beyond rounding. Collective."""
+        size = self._b.norm()
+        if self._space is None or not size or not self.symmetric():
+            return 0.0
+        self._b.copy(self._out)
+        self._space.remove(self._out)
+        self._out.aypx(-1.0, self._b)
+        part = float(self._out.norm()) / size
+        return part if part > 1e-13 else 0.0
 
     def destroy(self) -> None:
         """Free PETSc objects."""

@@ -36,6 +36,9 @@ class LinearSystem(Protocol):
     def correct(self, residual: Vector) -> Vector:
         """Return d ≈ A⁻¹ residual, from the tiles; null-space components removed."""
 
+    def slow_error(self, residual: Vector) -> float:
+        """Return the norm of the error that this residual tells of in the modes known to be slow; 0 if none is."""
+
     def sum(self, values: Vector) -> Vector:
         """Return the sum of `values` over ranks."""
 
@@ -189,8 +192,14 @@ class FlexibleGmres:
                 setattr(self, name, bigger)
 
 
+DRIFT = 1e-3  # energy to be gained along old directions, over that along the new one, from which on they matter
+
+
 class FlexibleConjugateGradients:
     """Flexible CG (Notay 2000): directions A-orthogonalised explicitly, because the tiles' noise varies.
+
+    The residual should be orthogonal to all kept directions. What rounding puts back along them is taken away as soon
+    as it matters: with stiff islands (contrast 10⁶) it grew otherwise until the solve broke down.
 
     Its coefficients are those of a Lanczos process for M A, whose smallest Ritz value θ tells how much larger than the
     correction z = M r the error can be: e = (M A)⁻¹ z, ‖e‖ ≤ ‖z‖/θ. While a slow mode waits for its turn the residuals
@@ -233,12 +242,15 @@ class FlexibleConjugateGradients:
 
     def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
         """Return the step that minimises the energy norm of the error along the new direction."""
-        p = correction.copy()
+        p, weights, drift_gain = correction.copy(), np.zeros(0), 0.0
         directions, images, norms = self._kept.used()
         if len(norms):
-            p -= (system.sum(images @ correction) / norms) @ directions
+            sums = system.sum(np.concatenate((images @ correction, directions @ residual))).reshape(2, -1)
+            p -= (sums[0] / norms) @ directions
+            weights = sums[1] / norms
+            drift_gain = float(sums[1] @ weights)
         image = system.multiply(p)
-        curvature, product, square, along, length = (float(v) for v in system.sum(np.array(
+        curvature, product, square, overlap, length = (float(v) for v in system.sum(np.array(
             [p @ image, p @ residual, p @ p, correction @ residual, correction @ correction])))
         if not math.isfinite(curvature):
             return Status.DIVERGED_PC_FAILED
@@ -247,10 +259,19 @@ class FlexibleConjugateGradients:
         self._sign = self._sign or math.copysign(1.0, curvature)
         if curvature * self._sign <= 0.0:  # a negative definite matrix is as good as a positive one
             return Status.DIVERGED_INDEFINITE
+        drift, factor = np.zeros(0), 0.0
+        if abs(drift_gain) > DRIFT * product**2 / abs(curvature):
+            drift = weights @ directions
+            along = float(system.sum(np.array([drift @ (weights @ images)]))[0])
+            # drift_gain/along is 1 as far as the directions are A-orthogonal; at FP64's floor they are not
+            factor = drift_gain / along if along * self._sign > 0.0 else 0.0
         self._kept.add(p, image, curvature)
-        self._lanczos(product / curvature, along * self._sign)
+        self._lanczos(product / curvature, overlap * self._sign)
         self._size = math.sqrt(length)
-        return (product / curvature) * p
+        p *= product / curvature
+        if factor:
+            p += factor * drift
+        return p
 
 
 class ConjugateGradientsFirst:
@@ -384,10 +405,10 @@ def refine(
             return Status.DIVERGED_NANORINF
         norm, size = math.sqrt(float(sums[0])), math.sqrt(float(sums[1]))
         if iteration:
-            slow = accelerator.slow_error * norm / before if before > 0 else 0.0
-            forward = max(estimate.add(norm, step_norm), slow) / size if size > 0 else math.inf
+            seen, known = accelerator.slow_error * norm / before if before > 0 else 0.0, system.slow_error(true)
+            forward = max(estimate.add(norm, step_norm), seen, known) / size if size > 0 else math.inf
             # the Ritz values of CG are too noisy to be asked at FP64's floor
-            slow = slow / size if size > 0 and accelerator.exact_projection else 0.0
+            slow = max(seen if accelerator.exact_projection else 0.0, known) / size if size > 0 else 0.0
         else:
             estimate.add(norm, 0.0)
         status = test(Progress(iteration, norm, step_norm / size if size > 0 else 0.0, size, forward, slow))

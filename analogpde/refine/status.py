@@ -22,17 +22,16 @@ class Status(Enum):
     )
     DIVERGED_DTOL = (
         -4,
-        "The residual grew. Corrections from the tiles do more harm than good: use an accelerator, a larger "
-        "-pc_analog_shift, more -pc_analog_slices, or a smaller tile. A singular matrix without MatSetNullSpace does "
-        "this too.",
+        "The residual grew beyond -ksp_divtol times the right-hand side. Corrections from the tiles do more harm than "
+        "good: use an accelerator, a larger -pc_analog_shift, more -pc_analog_slices, or a smaller tile. A singular "
+        "matrix without MatSetNullSpace does this too. Where rows differ in size by many orders of magnitude the "
+        "residual may grow for a while: scale the system, or raise -ksp_divtol.",
     )
     DIVERGED_STAGNATED = (
         -5,
-        "The residual stopped falling above the target. At a precision floor no number of further steps helps: with "
-        "-ksp_analog_residual sliced raise -ksp_analog_residual_bits or use digital; with a tolerance near 1e-16 "
-        "times the condition number FP64 itself is the floor; a singular matrix needs MatSetNullSpace and a "
-        "right-hand side in its range; otherwise the tiles correct too little: more -analog_cell_bits, "
-        "-analog_adc_bits or -pc_analog_slices, or a smaller tile.",
+        "The residual stopped falling above the target. Either the tiles correct too little (more -analog_cell_bits, "
+        "-analog_adc_bits or -pc_analog_slices, a smaller tile), or the matrix is singular (MatSetNullSpace), or the "
+        "target is below the floor of FP64, 1e-16 times the condition number.",
     )
     DIVERGED_INDEFINITE = (
         -10,
@@ -41,11 +40,13 @@ class Status(Enum):
     )
     DIVERGED_NANORINF = (
         -9,
-        "The right-hand side, the initial guess or a residual is NaN or infinite. Check the assembly.",
+        "The right-hand side, the initial guess or a residual is NaN, infinite, or so large (above 1e154) that its "
+        "square is. Check the assembly, or scale the system.",
     )
     DIVERGED_PC_FAILED = (
         -11,
-        "The preconditioner failed in set-up or application; its message was printed where it happened.",
+        "The preconditioner failed in set-up or application, with the message above, or its answer is not finite: "
+        "scale a system whose entries are near 1e±150.",
     )
     DIVERGED_USER = (-1, "The program's own convergence test stopped the solve.")
 

@@ -23,6 +23,15 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "host_flops": ("host flops", "in sparse products of refinement and tile multigrid"),
     "host_bytes": ("host bytes", "moved by those operations, as if nothing stayed in a cache"),
     "tiles_multiplexed": ("tiles in turn", "of the programmed: again, because the chip has too few"),
+    "inv_repeats": ("INV shots repeated", "with half the input, because a line had clipped"),
+    "settling_seconds": ("settling time", "of the INV shots, added up over tiles"),
+    "inv_products": ("inverse products", "multiplications that products with stored inverses would take"),
+    "amplifier_settlings": ("amplifier load", "lines over the slowest mode, added up over INV shots"),
+    "rounds": ("rounds", "applications of banks of tiles in sequence, added up over ranks"),
+    "round_settlings": ("round load", "1 over the slowest mode of each round"),
+    "rank_bytes": ("bytes sent", "between ranks"),
+    "tiles_replaced": ("tiles replaced", "of these, on a spare tile: the first was too faulty"),
+    "mvm_slices_saved": ("MVM slices saved", "by progressive residuals, which do without the lowest slices"),
 }
 """Label and meaning of each count of the ledger."""
 
@@ -32,10 +41,14 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def amount(name: str, value: int) -> str:
+def amount(name: str, value: float) -> str:
     """Return the count `name` of the ledger: exact where people compare, scaled for flops and bytes."""
-    if name not in ("host_flops", "host_bytes"):
-        return count(value)
+    if name == "settling_seconds":
+        return with_unit(float(value), "s")
+    if name in ("amplifier_settlings", "round_settlings"):
+        return f"{value:.3g}"
+    if name not in ("host_flops", "host_bytes", "rank_bytes"):
+        return count(int(value))
     unit = "flop" if name == "host_flops" else "B"
     scaled = float(value)
     for prefix in ("", "k", "M", "G", "T", "P"):

@@ -135,6 +135,16 @@ class BlockAmcBank:
         return min(self.whole.smallest, self.first.smallest, self.schur.smallest)
 
     @property
+    def slowest(self) -> float:
+        """Time that the slowest INV tile takes to settle, s."""
+        return max(self.whole.slowest, self.first.slowest, self.schur.slowest)
+
+    @property
+    def wire_error(self) -> float:
+        """Largest error to be expected of the wires' approximation, relative."""
+        return max(part.wire_error for part in (self.whole, self.first, self.schur, self.upper, self.lower))
+
+    @property
     def dense_solves(self) -> int:
         """Shots whose noise had to be solved densely."""
         return self.whole.dense_solves + self.first.dense_solves + self.schur.dense_solves
@@ -180,7 +190,7 @@ def program_blocks(
         ProgrammingFailed: a block is too large, or one of its parts no stable circuit.
     """
     widest = int(blocks.sizes.max(initial=0))
-    if depth == 0 or widest <= chip.tile_size:
+    if depth == 0 or widest <= chip.lines:
         narrow = replace(blocks, size=widest) if depth else blocks
         return program_bank(narrow, chip, slices=slices, shift=shift, seed=seed, name=name, event=event, kept=kept)
     spent = Ledger()
@@ -243,7 +253,7 @@ def _program(
     aimed: list[Blocks] | None = None,
 ) -> Bank:
     """Program blocks; append to `aimed`, if it is a list, the blocks that programming aims at."""
-    tile = chip.tile_size
+    tile = chip.lines
     if depth == 0 or blocks.sizes.max(initial=0) <= tile:
         intended = None if aimed is None else np.empty(len(blocks.value))
         bank = program_bank(blocks, chip, name=name, kept=kept, intended=intended, **how)

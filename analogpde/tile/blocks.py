@@ -47,6 +47,19 @@ class Blocks:
         return Blocks(self.sizes[which], offsets, self.row[entries], self.col[entries], self.value[entries],
                       self.tiles[which], self.size)
 
+    def full(self) -> tuple[Blocks, NDArray[np.int64]]:
+        """Return the blocks with all their entries, zeros too, by rows, and where the entries given are in them."""
+        sizes = self.sizes.astype(np.int64)
+        offsets = np.concatenate(([0], np.cumsum(sizes**2))).astype(np.int64)
+        owner = np.repeat(np.arange(self.count), sizes**2)
+        place = np.arange(offsets[-1], dtype=np.int64) - offsets[owner]
+        row, col = place // sizes[owner], place % sizes[owner]
+        where = (offsets[self.owner] + self.row * sizes[self.owner] + self.col).astype(np.int64)
+        value = np.zeros(len(owner))
+        value[where] = self.value
+        return Blocks(self.sizes, offsets, row.astype(np.int32), col.astype(np.int32), value, self.tiles,
+                      self.size), where
+
     def dense(self, value: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
         """Return the blocks as an array of shape (K, size, size), identity where a block is smaller."""
         out = np.zeros((self.count, self.size, self.size))
@@ -54,6 +67,16 @@ class Blocks:
         out[:, diagonal, diagonal] = diagonal[None, :] >= self.sizes[:, None]
         out[self.owner, self.row, self.col] = self.value if value is None else value
         return out
+
+    @staticmethod
+    def joined(parts: list[Blocks]) -> Blocks:
+        """Return the blocks of several batches one after the other, as wide as the widest."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return Blocks(np.concatenate([part.sizes for part in parts]),
+                      np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+                      np.concatenate([part.row for part in parts]), np.concatenate([part.col for part in parts]),
+                      np.concatenate([part.value for part in parts]), np.concatenate([part.tiles for part in parts]),
+                      max(part.size for part in parts))
 
     @staticmethod
     def from_dense(matrices: NDArray[np.float64], first_tile: int = 0) -> Blocks:

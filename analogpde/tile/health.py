@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from analogpde.chip import Chip
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.factors import Factors, factorise
+from analogpde.tile.loop import Loop
+from analogpde.tile.settling import dynamics
 
 # The power iteration below stays within this factor of ‖Ĝ⁻¹‖₂ on every block family of the tests, random ones included.
 POWER_ITERATION_MARGIN = 1.1
@@ -67,16 +70,18 @@ def _symmetric_part_definite(held: Blocks) -> NDArray[np.bool_]:
     return factorise(both, np.float64).definite
 
 
-def stable(held: Blocks, factors: Factors) -> NDArray[np.bool_]:
+def stable(held: Blocks, factors: Factors, loop: Loop | None = None, chip: Chip | None = None) -> NDArray[np.bool_]:
     """Tell which tiles settle: all eigenvalues of D⁻¹Ĝ in the right half plane, D the total row conductance.
 
     Two sufficient tests come first, for all tiles at once. An M-matrix (off-diagonals not positive, and
     Ĝw > 0 for some w > 0) is stable, and so is D⁻¹Ĝ. A matrix with a positive definite symmetric part is
     stable, and so is D⁻¹Ĝ, which is similar to D^(−1/2) Ĝ D^(−1/2). Only where both leave a doubt are the
-    eigenvalues computed.
+    eigenvalues computed. Of inverters with a pole the first test holds as well (the extended system, one sign turned,
+    is an M-matrix too), the second does not.
 
     Args:
         held: programmed blocks. factors: of them.
+        loop, chip: the loop whose matrices these are, where its load is not the sum of the blocks' magnitudes.
     """
     owner = held.owner
     inside = np.arange(held.size) < held.sizes[:, None]
@@ -87,11 +92,16 @@ def stable(held: Blocks, factors: Factors) -> NDArray[np.bool_]:
     monotone = ((w > 0) & (product > 0) | ~inside).all(axis=1)
     wrong_sign = np.bincount(owner, (held.row != held.col) & (held.value > 0), held.count) > 0
     passed = monotone & ~wrong_sign
+    if loop is not None and loop.load.ndim == 3:
+        passed[:] = False  # a load that couples rows
     doubt = np.flatnonzero(~passed)
-    if len(doubt):
+    if len(doubt) and (loop is None or loop.inverted is None):
         passed[doubt] = _symmetric_part_definite(held.select(doubt))
         doubt = np.flatnonzero(~passed)
-    if len(doubt):
+    doubt = doubt[factors.regular[doubt]]  # a row that nothing loads has no dynamics
+    if len(doubt) and loop is not None and chip is not None:
+        passed[doubt] = np.linalg.eigvals(dynamics(loop.select(doubt), chip)).real.max(axis=1) < 0
+    elif len(doubt):
         matrices = held.select(doubt).dense()
         total = np.abs(matrices).sum(axis=2, keepdims=True)
         passed[doubt] = np.linalg.eigvals(matrices / np.maximum(total, 1e-30)).real.min(axis=1) > 0

@@ -8,7 +8,8 @@ ADCs round the output, the host scales back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,16 @@ from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
+from analogpde.tile.dense import Inverses, worth_it
 from analogpde.tile.factors import Factors, Groups, factorise
 from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_value, stable
 from analogpde.tile.kernels import shoot
+from analogpde.tile.lines import Drawing, Lines
+from analogpde.tile.lines import shoot as shoot_lines
+from analogpde.tile.loop import Spread, close, compensated, thinned
 from analogpde.tile.noise import Purpose, stream
 from analogpde.tile.programming import program, scale_blocks
+from analogpde.tile.settling import sampling, settling_time
 
 # Noise may be taken to first order, one draw a line, while δ = 2 σ sqrt(cells of the fullest row)/s_min is below
 # 0.3; up to 1 every cell is drawn and the noisy system solved; a tile above 1 could lose stability in a shot and is
@@ -50,6 +56,11 @@ class InvBank:
         programmed: what programming cost.
         shift: mean stability shift; delta: largest δ = 2 σ sqrt(cells of the fullest row)/s_min.
         smallest: smallest singular value measured, of matrices scaled to a unit diagonal; infinite without tiles.
+        circuit: what the lines do besides rounding; None if nothing.
+        settling: time that a shot takes, s, shape (K,). wire_error: largest error to be expected of the wires'
+            approximation, relative.
+        name: of the bank, which keys the noise.
+        slowness: 1/λ_min(D⁻¹G) of each tile, from above, D the row conductances with the input's; shape (K,).
     """
 
     factors: Groups
@@ -71,6 +82,11 @@ class InvBank:
     delta: float
     smallest: float
     dense_solves: int = 0
+    circuit: Lines | None = None
+    settling: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    wire_error: float = 0.0
+    name: str = ""
+    slowness: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def count(self) -> int:
@@ -85,7 +101,13 @@ class InvBank:
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return self.factors.nbytes + sum(a.nbytes for a in (self.row, self.col, self.deviation, self.scale))
+        held = self.factors.nbytes + sum(a.nbytes for a in (self.row, self.col, self.deviation, self.scale))
+        return held + (self.circuit.nbytes if self.circuit else 0)
+
+    @property
+    def slowest(self) -> float:
+        """Time that the slowest tile takes to settle, s."""
+        return float(self.settling.max(initial=0.0))
 
     def shoot(self, x: NDArray[np.float64], event: int, *, transposed: bool = False) -> Ledger:
         """Let every tile settle once, in place.
@@ -101,7 +123,15 @@ class InvBank:
             The operations of this application.
         """
         read = self.sizes if transposed else self.kept
-        if self.count:
+        driven = self.kept if transposed else self.sizes
+        if self.circuit is not None and self.count:
+            return self._through_lines(self.circuit, x, event, driven, read, transposed)
+        if self._inverses is not None:
+            self.dense_solves += self._inverses.shoot(
+                x, read, self.deviation, self.drawn, self.scale, self.sign, np.ones(self.count, bool),
+                (self.chip.dac.codes, self.chip.adc.codes), (self.seed, self.word, self.tiles, event), self.sizes,
+                transposed)
+        elif self.count:
             f = self.factors
             rows, cols, row, col = f.rows, f.cols, self.row, self.col
             if transposed:
@@ -110,12 +140,71 @@ class InvBank:
                 f.data, f.members, f.base, f.width, f.size, rows, cols, f.sizes, read, self.offsets, row, col,
                 self.deviation, self.drawn, self.scale, self.sign, self.chip.dac.codes, self.chip.adc.codes,
                 np.uint64(self.seed), np.uint64(self.word), self.tiles, np.uint64(event & 0xFFFFFFFF), x, transposed)
-        driven = self.kept if transposed else self.sizes
-        return Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
+        lines = Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
+        return lines + self.load
+
+    def _through_lines(
+        self, circuit: Lines, x: NDArray[np.float64], event: int, driven: NDArray[np.int32], read: NDArray[np.int32],
+        transposed: bool,
+    ) -> Ledger:
+        """Let every tile settle once, with all that its lines do."""
+        f = self.factors
+        rows, cols, row, col = (f.cols, f.rows, self.col, self.row) if transposed else (f.rows, f.cols, self.row,
+                                                                                       self.col)
+        ones, same = np.ones_like(x), np.ones(self.count)
+
+        def settle(volts: NDArray[np.float64], which: NDArray[np.bool_], repeat: int) -> None:
+            if self._inverses is not None:
+                again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
+                self.dense_solves += self._inverses.shoot(
+                    volts, self.sizes, self.deviation, self.drawn, ones, same, which, (0, 0),
+                    (self.seed, again, self.tiles, event), self.sizes, transposed)
+                return
+            members = np.where((f.members >= 0) & which[f.members], f.members, -1)
+            some = (members >= 0).any(axis=1)
+            word = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
+            self.dense_solves += shoot(
+                f.data, members[some], f.base[some], f.width[some], f.size[some], rows, cols, f.sizes, self.sizes,
+                self.offsets, row, col, self.deviation, self.drawn, ones, same, 0, 0, np.uint64(self.seed),
+                np.uint64(word), self.tiles, np.uint64(event & 0xFFFFFFFF), volts, transposed)
+
+        repeats = shoot_lines(circuit, self.chip, x, settle,
+                              Drawing(self.seed, self.name, self.tiles, self.sizes, event), scale=self.scale,
+                              sign=self.sign, driven=driven, read=read, transposed=transposed)
+        shots = 1 + repeats
+        lines = Ledger(inv_shots=self.count, dac_conversions=int((shots * driven).sum()),
+                       adc_conversions=int((shots * read).sum())) + self.load
+        for repeat in range(1, int(shots.max())):
+            lines.add(self._load(shots > repeat))
+        lines.inv_shots = int(shots.sum())
+        lines.inv_repeats = int(repeats.sum())
+        return lines
+
+    @cached_property
+    def _inverses(self) -> Inverses | None:
+        """Inverses, where wires have filled the tiles' matrices and products are faster than substitutions."""
+        if self.chip.wire.ideal or not worth_it(self.factors):
+            return None
+        return Inverses(self.factors, self.offsets, self.row, self.col)
+
+    @cached_property
+    def load(self) -> Ledger:
+        """What one application asks of amplifiers and time, whichever way it goes."""
+        return self._load(np.ones(self.count, bool))
+
+    def _load(self, which: NDArray[np.bool_]) -> Ledger:
+        """Return what one shot of some tiles asks of amplifiers and time."""
+        if not which.any():
+            return Ledger()
+        sizes, slowness = self.sizes[which], self.slowness[which]
+        return Ledger(
+            inv_products=int(sizes.astype(np.int64) @ self.kept[which]), rounds=1,
+            settling_seconds=float(self.settling[which].sum()), amplifier_settlings=float(sizes @ slowness),
+            round_settlings=float(slowness.max()))
 
 
-def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
-    step = max(1, _CHUNK_ENTRIES // max(1, size * size))
+def _chunks(count: int, size: int, entries: int) -> Iterator[NDArray[np.int64]]:
+    step = max(1, entries // max(1, size * size))
     for start in range(0, count, step):
         yield np.arange(start, min(start + step, count))
 
@@ -141,58 +230,100 @@ def program_bank(
     if blocks.size > chip.tile_size:
         raise ProgrammingFailed(f"a block of {blocks.size} rows does not fit a tile of {chip.tile_size}.")
     scaled, scale, sign = scale_blocks(blocks)
+    given = None
+    if chip.cell.crowded:  # cells of zeros make noise too
+        scaled, given = scaled.full()
+    aims = np.empty(len(scaled.value)) if intended is not None and given is not None else intended
     n, count = blocks.size, blocks.count
-    read = chip.cell.read_noise or 0.0
+    read = not chip.quiet
     factors: list[tuple[NDArray[np.int64], Factors]] = []
     deviation = np.zeros(len(scaled.value) if read else 0, np.float32)
     drawn = np.zeros(count, bool)
     final_shift, final_delta, final_smallest = np.zeros(count), np.zeros(count), np.zeros(count)
+    settling, wire_error, circuits = np.zeros(count), 0.0, []
+    closed = not (chip.ideal_loop and chip.ideal_lines and chip.amplifier.gain_bandwidth is None)
+    slowness = np.zeros(count)
     ledger = Ledger()
-    for chunk in _chunks(count, n):
+    crowded = not chip.wire.ideal or chip.inverter.gain_bandwidth is not None  # some ten full matrices a tile
+    for chunk in _chunks(count, n, _CHUNK_ENTRIES // 8 if crowded else _CHUNK_ENTRIES):
         pending, extra = chunk, np.zeros(len(chunk))
         for attempt in range(ATTEMPTS):
             part = scaled.select(pending)
-            held = program(part, scale[pending], sign[pending], chip, slices=slices, shift=shift, extra_shift=extra,
-                           seed=seed, name=name, event=event * ATTEMPTS + attempt)
-            trial = factorise(held.blocks)
+            lowered = compensated(part, chip)
+            held = program(lowered, scale[pending], sign[pending], chip, slices=slices, shift=shift, extra_shift=extra,
+                           seed=seed, name=name, event=event * ATTEMPTS + attempt, spare=attempt)
+            matrix, loop, noise = held.blocks, None, held.read_deviation
+            if closed:
+                spread = Spread.draw(part, chip, seed=seed, name=name)
+                loop = close(held, chip, spread)
+                matrix, noise = loop.blocks, noise * loop.passed
+                if loop.load.ndim == 3:
+                    matrix = thinned(matrix, held.blocks)
+            trial = factorise(matrix)
             on = np.bincount(part.owner * np.int64(n) + part.row, minlength=len(pending) * n)
             fullest = on.reshape(-1, n).max(axis=1, initial=0)
             worst = np.zeros(len(pending))
-            np.maximum.at(worst, part.owner, held.read_deviation)
+            np.maximum.at(worst, part.owner, noise)
             smallest = smallest_singular_value(trial) / POWER_ITERATION_MARGIN
+            loudest = worst * np.sqrt(fullest)
+            if not chip.cell.plain:  # cells differ: what a row really adds up to
+                rows = np.bincount(part.owner * np.int64(n) + part.row, held.read_deviation**2, len(pending) * n)
+                loudest = np.sqrt(rows.reshape(-1, n).max(axis=1, initial=0.0))
             with np.errstate(divide="ignore", invalid="ignore"):  # 0 of a singular tile
-                delta = np.where(smallest > 0, 2.0 * worst * np.sqrt(fullest) / smallest, np.inf)
+                delta = np.where(smallest > 0, 2.0 * loudest / smallest, np.inf)
             good = trial.regular & (delta <= LARGEST_DELTA) & (smallest > SINGULAR)
-            good &= stable(held.blocks, trial)  # ideal cells too: they make no circuit stable that is not
+            good &= stable(matrix, trial, loop, chip)  # ideal cells too: they make no circuit stable that is not
+            if chip.faults.any:  # a line without a cell, which the finite gain alone would hold
+                current = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
+                silent = ((current.reshape(-1, n) == 0) & (np.arange(n) < part.sizes[:, None])).any(axis=1)
+                good &= ~silent
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
+            total = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
+            # the conductance through which the input drives a row is as large as the diagonal
+            slowness[done] = (1.0 + total.reshape(-1, n).max(axis=1, initial=0.0)[good]) / smallest[good]
             final_shift[done], final_delta[done], final_smallest[done] = held.shift[good], delta[good], smallest[good]
-            if read or intended is not None:
+            if loop is not None and good.any():
+                chosen = np.flatnonzero(good)
+                loop, kept_factors = loop.select(chosen), factors[-1][1]
+                settling[done] = settling_time(loop, kept_factors, chip)
+                wire_error = max(wire_error, float(loop.wire_error.max()))
+                if not chip.ideal_lines:
+                    sampled = sampling(loop, chip)
+                    circuits.append((done, Lines.of(loop, kept_factors, spread.select(chosen), chip, sampled)))
+            if read or aims is not None:
                 lengths = np.diff(scaled.offsets)[done]
                 target = np.repeat(scaled.offsets[done] - np.concatenate(([0], np.cumsum(lengths)))[:-1], lengths)
                 target += np.arange(len(target))
                 here = good[part.owner]
                 if read:
-                    deviation[target] = held.read_deviation[here]
-                if intended is not None:
+                    deviation[target] = noise[here]
+                if aims is not None:
                     k = pending[part.owner[here]]
                     scales = scale[k, part.row[here]] * scale[k, part.col[here]] * sign[k]
-                    intended[target] = held.intended[here] / scales
+                    aims[target] = (held.intended + (part.value - lowered.value))[here] / scales
             ledger.add(Ledger(cells_written=held.cells, tiles_programmed=len(pending),
-                              tiles_reprogrammed=len(pending) if attempt else 0))
+                              tiles_reprogrammed=len(pending) if attempt else 0,
+                              tiles_replaced=len(pending) if attempt and chip.faults.any else 0))
             if good.all():
                 break
             # what is missing to δ = 1, and at least twice what was there, so that the loop ends
             over = np.isfinite(delta) & (delta > LARGEST_DELTA)
             missing = np.where(over, (np.where(over, delta, 0.0) - 0.9) * smallest, 0.0)
-            extra = np.maximum(np.maximum(2.0 * extra, 0.01), extra + missing)[~good]
+            least = np.full(len(pending), 0.01)
+            if chip.faults.any:  # in place of a tile with a line that carries no current a spare one may do as it is
+                least = np.where(silent, 0.0, 0.01)
+            extra = np.maximum(np.maximum(2.0 * extra, least), extra + missing)[~good]
             pending = pending[~good]
         else:
             raise ProgrammingFailed(
                 f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) stay unstable after {ATTEMPTS} "
-                "programmings with growing shift. Try more cell bits, -pc_analog_slices 2, a smaller tile or less "
-                "programming error; an indefinite matrix cannot be held by an INV tile at all.")
+                f"programmings {'on spare tiles ' if chip.faults.any else ''}with growing shift. Try more cell bits, "
+                "-pc_analog_slices 2, a smaller tile or less programming error; an indefinite matrix cannot be held by "
+                "an INV tile at all.")
+    if intended is not None and aims is not None and given is not None:
+        intended[:] = aims[given]
     groups = Factors.gather(factors, scaled.sizes, n).groups
     offsets = scaled.offsets if read else np.zeros(count + 1, np.int64)
     cells = slice(None) if read else slice(0, 0)
@@ -201,4 +332,5 @@ def program_bank(
         groups, scaled.sizes, scaled.sizes if kept is None else kept, offsets, row, col, deviation, drawn, scale, sign,
         scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
         shift=float(final_shift.mean()) if count else 0.0, delta=float(final_delta.max(initial=0.0)),
-        smallest=float(final_smallest.min(initial=np.inf)))
+        smallest=float(final_smallest.min(initial=np.inf)), circuit=Lines.gather(circuits) if circuits else None,
+        slowness=slowness, settling=settling, wire_error=wire_error, name=name)

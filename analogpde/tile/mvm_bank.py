@@ -9,17 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
 from analogpde.cost import Ledger
+from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.kernels import multiply
+from analogpde.tile.cells import dead_rows, hold
+from analogpde.tile.lines import Drawing
 from analogpde.tile.noise import Purpose, normal, stream
-from analogpde.tile.programming import check_slices, split_digits
+from analogpde.tile.open_loop import OpenLines, read_out
+from analogpde.tile.products import multiply
+from analogpde.tile.programming import FINEST, check_slices, split_digits
 
+SPARES = 8  # arrays tried in one place
+Crowded = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
+CROWDED = 0.5  # an array with entries at more of its crossings is faster with all of them
 ARRAYS = 4  # of one block at most, for the numbering of arrays: lines of two tiles, rows and columns
 
 
@@ -97,6 +106,8 @@ class MvmBank:
         tiles: global ids of the arrays, which key the noise, shape (P,).
         chip, seed, word: what keys and sizes the noise.
         programmed: what programming cost.
+        circuit: what the lines do besides rounding; None if nothing.
+        wire_error: largest error to be expected of the wires' approximation, relative.
     """
 
     block: NDArray[np.int64]
@@ -114,6 +125,8 @@ class MvmBank:
     seed: int
     word: int
     programmed: Ledger
+    circuit: OpenLines | None = None
+    wire_error: float = 0.0
 
     @property
     def count(self) -> int:
@@ -142,10 +155,124 @@ class MvmBank:
         cells = (self.row, self.col)
         if transposed:
             read, cells = (*read[2:], *read[:2]), cells[::-1]
-        multiply(self.block, *read, self.offsets, *cells, self.value, self.deviation, self.chip.dac.codes,
-                 self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
-                 np.uint64(event & 0xFFFFFFFF), -1.0, x, y)
-        return Ledger(mvm_shots=self.count, dac_conversions=len(read[3]), adc_conversions=len(read[1]))
+        if self.circuit is not None and self.count:
+            return self._through_lines(self.circuit, read, cells[0], cells[1], x, y, event)
+        codes = self.chip.dac.codes, self.chip.adc.codes
+        self._multiply((self.block, *read), cells, codes, self.word, event, -1.0, x, y)
+        return Ledger(mvm_shots=self.count, dac_conversions=len(read[3]), adc_conversions=len(read[1]),
+                      rounds=int(self.count > 0))
+
+    def _multiply(
+        self, lines: tuple[NDArray[Any], ...], cells: tuple[NDArray[np.int32], NDArray[np.int32]],
+        codes: tuple[int, int], word: int, event: int, factor: float, x: NDArray[np.float64], y: NDArray[np.float64],
+    ) -> None:
+        """Let the kernel do one shot with these lines, rows and columns of the cells, and converters."""
+        draws = np.empty(0)
+        if self.deviation.size:
+            draws = normal(lines[1], seed=self.seed, word=word, tiles=self.tiles, event=event)
+        block, row_offsets, rows, col_offsets, cols = lines
+        crowded = self._crowded_rows if cells[0] is self.col else self._crowded_columns
+        multiply(block, row_offsets, rows, col_offsets, cols, self.offsets, *cells, self.value, self.deviation,
+                 *crowded, draws, *codes, factor, x, y)
+
+    @cached_property
+    def _crowded_columns(self) -> Crowded:
+        """Crowded arrays by columns, which a product drives."""
+        return self._crowd(self.row, self.col, self.row_offsets, self.col_offsets)
+
+    @cached_property
+    def _crowded_rows(self) -> Crowded:
+        """Crowded arrays by rows, which a transposed product drives."""
+        return self._crowd(self.col, self.row, self.col_offsets, self.row_offsets)
+
+    def _crowd(
+        self, read: NDArray[np.int32], driven: NDArray[np.int32], read_offsets: NDArray[np.int64],
+        driven_offsets: NDArray[np.int64],
+    ) -> Crowded:
+        """Return where each crowded array begins, its entries and their variances for all crossings by driven line."""
+        heights, counts = np.diff(read_offsets), np.diff(self.offsets)
+        sizes = heights * np.diff(driven_offsets)
+        crowded = counts >= CROWDED * sizes
+        ends = np.cumsum(np.where(crowded, sizes, 0))
+        starts = np.where(crowded, ends - sizes, -1).astype(np.int64)
+        full = np.zeros(int(ends[-1]) if len(ends) else 0, np.float32)
+        variance = np.zeros(len(full) if self.deviation.size else 0, np.float32)
+        owner = np.repeat(np.arange(self.count), counts)
+        here = crowded[owner]
+        at = starts[owner[here]] + driven[here].astype(np.int64) * heights[owner[here]] + read[here]
+        full[at] = self.value[here]
+        if self.deviation.size:
+            variance[at] = self.deviation[here] ** 2
+        return starts, full, variance
+
+    def _through_lines(
+        self, circuit: OpenLines, read: tuple[NDArray[np.integer], ...], row: NDArray[np.int32],
+        col: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64], event: int,
+    ) -> Ledger:
+        """One shot of every array, with all that its lines do; arrays that clip are repeated with half the input."""
+        row_offsets, rows, col_offsets, cols = read
+        heights, widths = np.diff(row_offsets), np.diff(col_offsets)
+        driven = np.arange(int(widths.max(initial=0))) < widths[:, None]
+        reads = np.arange(int(heights.max(initial=0))) < heights[:, None]
+        share, product = np.zeros(driven.shape), np.zeros(reads.shape)
+        share[driven] = x[np.repeat(self.block, widths), cols]
+        largest = np.abs(share).max(axis=1, initial=0.0)
+        pending = largest > 0
+        with np.errstate(invalid="ignore"):  # what came in infinite goes out so
+            share /= np.where(pending, largest, 1.0)[:, None]
+        local = np.arange(self.count)
+        part, answer, shots = np.ones(self.count), np.zeros(reads.shape), 0
+        conversions = np.zeros(2, np.int64)
+        own_rows, own_cols = (np.arange(len(line)) - np.repeat(ends[:-1], np.diff(ends))
+                              for line, ends in ((rows, row_offsets), (cols, col_offsets)))
+        for repeat in range(self.chip.bound_repeats + 1):
+            sizes = np.full(self.count, max(share.shape[1], product.shape[1]), np.int32)
+            drawing = Drawing(self.seed, f"{circuit.name}~{repeat}", self.tiles, sizes, event)
+            volts = circuit.convert(self.chip, share, part, driven, drawing)
+            product[:] = 0.0
+            word = stream(Purpose.MULTIPLY, f"{circuit.name}~{repeat}") if repeat else self.word
+            own = (local, row_offsets, own_rows.astype(np.int32), col_offsets, own_cols.astype(np.int32))
+            self._multiply(own, (row, col), (0, 0), word, event, 1.0, volts, product)
+            got, clipped = circuit.read(self.chip, product, part, reads, drawing)
+            answer[pending] = got[pending]
+            shots += int(pending.sum())
+            conversions += [int(widths[pending].sum()), int(heights[pending].sum())]
+            pending = pending & clipped
+            if not pending.any():
+                break
+            part = np.where(pending, 0.5 * part, part)
+        answer *= largest[:, None]
+        np.subtract.at(y, (np.repeat(self.block, heights), rows), answer[reads])
+        return Ledger(mvm_shots=shots, dac_conversions=int(conversions[0]), adc_conversions=int(conversions[1]))
+
+
+def _hold(
+    chip: Chip, arrays: Blocks, aimed: NDArray[np.float64], largest: NDArray[np.float64],
+    level: NDArray[np.int64] | None, unit: NDArray[np.float64], base: int, slices: int, seed: int, name: str,
+    event: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Ledger]:
+    """Return what arrays hold, its deviation from shot to shot, what was aimed at, and what that cost.
+
+    An array that a probe finds dead is programmed on a spare one.
+    """
+    pending = np.full(arrays.count, True)
+    held, read, intended, spent = np.zeros(len(aimed)), np.zeros(len(aimed)), aimed.copy(), Ledger()
+    for spare in range(SPARES):
+        there = hold(chip, arrays, aimed, largest, level=level, trim=None if level is None else np.zeros_like(level),
+                     unit=None if level is None else unit, base=base, slices=slices, seed=seed, name=name,
+                     event=event * SPARES + spare, tile_event=spare, feedback=False)
+        good = pending & ~dead_rows(chip, arrays, slices=0, seed=seed, name=name, tile_event=spare).any(axis=1)
+        mine = good[arrays.owner]
+        held[mine], read[mine], intended[mine] = there.value[mine], there.read[mine], there.intended[mine]
+        tried = int(pending.sum())
+        spent.add(Ledger(cells_written=there.cells * tried // max(1, arrays.count), tiles_programmed=tried,
+                         tiles_reprogrammed=tried if spare else 0, tiles_replaced=tried if spare else 0))
+        pending &= ~good
+        if not pending.any():
+            return held, read, intended, spent
+    raise ProgrammingFailed(
+        f"array {int(arrays.tiles[np.argmax(pending)])}: {int(pending.sum())} array(s) are dead, and so are "
+        f"{SPARES - 1} spare ones in the place of each. A chip with fewer dead tiles and lines is needed.")
 
 
 def program_mvm(
@@ -163,7 +290,7 @@ def program_mvm(
     Returns:
         The bank, and the values that programming aimed at, in the order of `entries`.
     """
-    tile = chip.tile_size
+    tile = chip.lines
     count = len(tiles)
     part = np.zeros(len(entries.value), np.int64)
     for line in (entries.row, entries.col):
@@ -182,34 +309,81 @@ def program_mvm(
     row_offsets, col_offsets = starts_of(row_owner, number), starts_of(col_owner, number)
     offsets = starts_of(array, number)
 
+    keys = ARRAYS * tiles[ids // ARRAYS] + ids % ARRAYS
+    given = None
+    if chip.cell.crowded:  # cells of zeros make noise too: all crossings of lines in use
+        across = np.diff(col_offsets)
+        cells_of = np.diff(row_offsets) * across
+        offsets = np.concatenate(([0], np.cumsum(cells_of))).astype(np.int64)
+        given = offsets[array] + (row_index - row_offsets[array]) * across[array] + (col_index - col_offsets[array])
+        array = np.repeat(np.arange(number), cells_of)
+        place = np.arange(offsets[-1]) - offsets[array]
+        row_index, col_index = row_offsets[array] + place // across[array], col_offsets[array] + place % across[array]
+        sparse, value = value, np.zeros(len(place))
+        value[given] = sparse
     largest = np.zeros(number)
     np.maximum.at(largest, array, np.abs(value))
-    if chip.cell.bits is None:
+    simple = chip.cell.plain and not chip.faults.any and not chip.drift.any
+    slices *= chip.cell.slices
+    bits = chip.cell.bits
+    if bits is None and (chip.faults.stuck_low or chip.faults.stuck_high):
+        bits = FINEST
+    level: NDArray[np.int64] | None = None
+    units, base = np.zeros(number), 0
+    if bits is None:
         aimed, variance = value, (value != 0).astype(float)
         cells = int(np.count_nonzero(value))
     else:
-        check_slices(chip.cell.bits, slices)
-        base = 2**chip.cell.bits
+        check_slices(bits, slices)
+        base = 2**bits
         top = base ** (slices - 1)
-        unit = (largest / (base**slices - 1))[array]
+        units = largest / (base**slices - 1)
+        largest *= top * (base - 1) / (base**slices - 1)  # a fully-on cell of the top slice
+        if chip.cell.sign_mapping == "bias":  # half of the levels for each sign
+            units *= 2.0
+            largest *= 2.0
+        unit = units[array]
         level = np.rint(np.divide(np.abs(value), unit, out=np.zeros(len(value)), where=unit > 0)).astype(np.int64)
         aimed = np.sign(value) * unit * level
         on, variance = np.zeros(len(value), np.int64), np.zeros(len(value))
         split_digits(level, base, slices, top, on, variance)
         cells = int(on.sum())
-        largest *= top * (base - 1) / (base**slices - 1)  # a fully-on cell of the top slice
-    spread = np.sqrt(variance) * largest[array]
-    keys = ARRAYS * tiles[ids // ARRAYS] + ids % ARRAYS
-    held = aimed
-    if chip.cell.programming_error:
-        draws = normal(offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=keys, event=event)
-        held = aimed + chip.cell.programming_error * spread * draws
-    read = chip.cell.read_noise or 0.0
+    if simple:
+        spent = Ledger(cells_written=cells, tiles_programmed=number)
+        spread = np.sqrt(variance) * largest[array]
+        held, deviation = aimed, (chip.cell.read_noise or 0.0) * spread
+        if chip.cell.programming_error:
+            draws = normal(offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=keys, event=event)
+            held = aimed + chip.cell.programming_error * spread * draws
+    else:
+        tall = np.diff(row_offsets).astype(np.int32)
+        lines_in_use = Blocks(tall, offsets, (row_index - row_offsets[array]).astype(np.int32),
+                              (col_index - col_offsets[array]).astype(np.int32), value, keys,
+                              int(max(tall.max(initial=0), np.diff(col_offsets).max(initial=0))))
+        held, deviation, aimed, spent = _hold(
+            chip, lines_in_use, aimed, largest, level, units, base, slices, seed, name, event)
+    row_index, col_index = row_index - row_offsets[array], col_index - col_offsets[array]
+    noise, circuit, wire_error = deviation, None, 0.0
+    if number and not (chip.ideal_loop and chip.ideal_lines):
+        heights, widths = np.diff(row_offsets), np.diff(col_offsets)
+        width = int(max(heights.max(), widths.max()))
+        drawn, dac, adc = OpenLines.draw(keys, width, chip, seed=seed, name=name)
+        full = np.where(largest > 0, largest, 1.0)
+        seen = read_out(offsets, row_index, col_index, held, full, heights, widths, chip, drawn[:, : heights.max()])
+        noise = np.where(seen.source >= 0, noise[seen.source] * seen.passed, 0.0)
+        held, offsets, row_index, col_index = seen.value, seen.offsets, seen.row, seen.col
+        wire_error = seen.wire_error
+        if not chip.ideal_lines:
+            offset = np.zeros((number, width))
+            offset[:, : seen.offset.shape[1]] = seen.offset
+            circuit = OpenLines(OpenLines.full_scales(seen, full, chip), full, offset, dac, adc, name)
     bank = MvmBank(
         ids // ARRAYS, row_offsets, rows.astype(np.int32), col_offsets, cols.astype(np.int32), offsets,
-        (row_index - row_offsets[array]).astype(np.int32), (col_index - col_offsets[array]).astype(np.int32),
-        held.astype(np.float32), (read * spread).astype(np.float32) if read else np.zeros(0, np.float32), keys, chip,
-        seed, stream(Purpose.MULTIPLY, name), Ledger(cells_written=cells, tiles_programmed=number))
+        row_index.astype(np.int32), col_index.astype(np.int32),
+        held.astype(np.float32), np.zeros(0, np.float32) if chip.quiet else noise.astype(np.float32), keys, chip,
+        seed, stream(Purpose.MULTIPLY, name), spent, circuit, wire_error)
+    if given is not None:
+        aimed = aimed[given]
     unsorted = np.empty(len(value))
     unsorted[order] = aimed
     return bank, unsorted

@@ -8,21 +8,23 @@ programming error; digits per slice; programming noise on the cells that are on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.chip import Chip
+from analogpde.chip import Chip, Drift, Faults
 from analogpde.compiled import compiled
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.tile.blocks import Blocks
+from analogpde.tile.cells import Held, cells_per_row, hold, static_deviation
 from analogpde.tile.noise import Purpose, normal, stream
 
 # A shift proportional to the largest conductance needs a larger conductance to hold it; at 1 there is none.
 LARGEST_SHIFT = 0.9
 # Levels and the trim digit below them are integers that FP64 must hold exactly.
 MOST_BITS = 53
+FINEST = 16  # bits of continuous cells where digits are asked for: 1e-5 of the window
 # Units tried between the smallest that the block allows and 2.5 times that.
 _LADDER = 24
 
@@ -41,6 +43,8 @@ class Conductances:
         read_deviation: standard deviation of each entry from shot to shot, shape (E,).
         shift: stability shift of each block, shape (K,).
         cells: memory cells that are on, a count over all blocks.
+        common: conductance at each row node that no entry shows, because it cancels: leaks, the lowest level of a
+            pair, a bias column; shape (K, n).
     """
 
     blocks: Blocks
@@ -52,6 +56,7 @@ class Conductances:
     read_deviation: NDArray[np.float64]
     shift: NDArray[np.float64]
     cells: int
+    common: NDArray[np.float64]
 
 
 def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[np.float64]]:
@@ -116,14 +121,14 @@ def _rounding_cost(value, row, col, size, unit, error, limit):  # type: ignore[n
 
 
 @compiled
-def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, noise, extra):  # type: ignore[no-untyped-def]
+def _choose_units(offsets, sizes, row, col, value, levels, head, roots, shift_factor, noise, extra):  # type: ignore[no-untyped-def]
     """Choose each block's unit: the one that needs the smallest addition to the diagonal.
 
     Noise is a fraction of the largest conductance, so a needlessly wide window costs `noise`·unit·levels·sqrt(cells
     per row) beside the rounding, whether or not the diagonal is shifted for it. A unit must let the largest diagonal,
-    1 + |errors| + shift + extra, fit below `head` units. Candidates are a geometric ladder and the units that hit
-    the block's largest and smallest off-diagonal magnitude exactly (one level = one stencil entry makes a uniform
-    stencil exact at 3 bits).
+    1 + |errors| + shift + extra, fit below `head` units. `roots`: of the cells per row. Candidates are a geometric
+    ladder and the units that hit the block's largest and smallest off-diagonal magnitude exactly (one level = one
+    stencil entry makes a uniform stencil exact at 3 bits).
     """
     count = sizes.size
     units = np.empty(count)
@@ -137,7 +142,7 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, shift_factor, n
             magnitude = abs(value[e])
             if row[e] != col[e] and magnitude > 1e-12:
                 largest, smallest = max(largest, magnitude), min(smallest, magnitude)
-        root = np.sqrt((end - begin) / max(1, sizes[k]))
+        root = roots[k]
         lowest = max((1.0 + extra[k]) / head, largest / levels)
         n = 0
         if largest > 0.0:  # these first: a unit that hits every entry makes short work of the others
@@ -221,6 +226,7 @@ def _round(offsets, row, col, value, unit, alpha, base, error, level, trim, inte
 def program(
     scaled: Blocks, scale: NDArray[np.float64], sign: NDArray[np.float64], chip: Chip, *, slices: int = 1,
     shift: float = 0.5, extra_shift: NDArray[np.float64] | None = None, seed: int = 0, name: str = "", event: int = 0,
+    spare: int = 0,
 ) -> Conductances:
     """Program scaled blocks on tiles of a chip: static errors are drawn here, once.
 
@@ -231,6 +237,7 @@ def program(
         shift: c in the stability shift α = c σ G_max sqrt(cells per row); σ the programming error.
         extra_shift: added to the shift of each block, shape (K,), in units of the scaled diagonal.
         seed, name, event: key of the programming noise.
+        spare: which physical tile in its place, where tiles may be faulty; 0 is the first.
 
     Returns:
         The conductances. The diagonal is held by its cell and a trim cell of one digit less weight, so
@@ -241,19 +248,27 @@ def program(
         InvalidInput: more slices than FP64 has bits for.
     """
     owner = scaled.owner
-    deviation = chip.cell.programming_error or 0.0
+    simple = chip.cell.plain and not chip.faults.any and not chip.drift.any
+    slices *= chip.cell.slices
+    deviation = static_deviation(chip)
     read = chip.cell.read_noise or 0.0
     extra = np.zeros(scaled.count) if extra_shift is None else extra_shift
-    per_row = np.diff(scaled.offsets) / np.maximum(1, scaled.sizes)
+    per_row = cells_per_row(chip, scaled, deviation)
     value = scaled.value
     part = shift * deviation * np.sqrt(per_row)  # of the largest conductance, that the shift takes
     if (part > LARGEST_SHIFT).any():
         k = int(np.argmax(part))
         raise ProgrammingFailed(
-            f"tile {int(scaled.tiles[k])}: the stability shift, {shift:g} × programming error {deviation:g} × "
+            f"tile {int(scaled.tiles[k])}: the stability shift, {shift:g} × programming error {deviation:.3g} × "
             f"sqrt({per_row[k]:.3g} cells per row), would take {part[k]:.0%} of the largest conductance and leave no "
             "room for the matrix. Use a smaller -pc_analog_shift, less programming error or a smaller tile.")
-    if chip.cell.bits is None:
+    level: NDArray[np.int64] | None = None
+    trim: NDArray[np.int64] | None = None
+    base = 0
+    bits = chip.cell.bits
+    if bits is None and (chip.faults.stuck_low or chip.faults.stuck_high):
+        bits = FINEST  # a stuck cell is a matter of digits
+    if bits is None:
         on_diagonal = scaled.row == scaled.col
         unit = np.zeros(scaled.count)
         largest = (1.0 + extra) / (1.0 - part)  # the shifted diagonal
@@ -263,31 +278,52 @@ def program(
         variance = (intended != 0).astype(float)
         cells = int(np.count_nonzero(intended))
     else:
-        check_slices(chip.cell.bits, slices)
-        base = 2**chip.cell.bits
+        check_slices(bits, slices)
+        base = 2**bits
         levels = base**slices - 1
         head = levels + (base - 1) / base  # the trim cell adds up to this fraction of a level
-        unit = _choose_units(scaled.offsets, scaled.sizes, scaled.row, scaled.col, value, float(levels), head,
-                             shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)), extra)
+        beside, room = extra, head
+        if chip.cell.sign_mapping == "bias":  # the window holds the most negative entry too, rounded up
+            if levels < 3:
+                raise InvalidInput("cell.sign_mapping", "bias", "pair for entries of one bit",
+                                   "A bias column halves the levels: use two slices, or pair.")
+            beside, room = np.zeros(scaled.count), head - 1.0
+            np.maximum.at(beside, owner, -value)
+            beside += extra
+        unit = _choose_units(scaled.offsets, scaled.sizes, scaled.row, scaled.col, value, float(levels), room,
+                             np.sqrt(per_row), shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)),
+                             beside)
         top = base ** (slices - 1)
         largest = unit * top * (base - 1)
         alpha = part * largest + extra
         level, trim, intended = np.empty(len(value), np.int64), np.empty(len(value), np.int64), np.empty(len(value))
         _round(scaled.offsets, scaled.row, scaled.col, value, unit, alpha, base, np.empty(max(1, scaled.size)), level,
                trim, intended)
-        count = np.zeros(len(value), np.int64)
-        variance = np.zeros(len(value))
-        split_digits(level, base, slices, top, count, variance)
-        variance += (trim > 0) / float(base) ** (2 * slices)
-        cells = int(count.sum() + np.count_nonzero(trim))
-    spread = np.sqrt(variance) * largest[owner]
-    noisy = intended
-    if deviation:
-        draws = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
-                       event=event)
-        noisy = intended + deviation * spread * draws
-    held = Blocks(scaled.sizes, scaled.offsets, scaled.row, scaled.col, noisy, scaled.tiles, scaled.size)
-    return Conductances(held, intended, scale, sign, unit, largest, read * spread, alpha, cells)
+    if simple:
+        if level is not None and trim is not None:
+            count = np.zeros(len(value), np.int64)
+            variance = np.zeros(len(value))
+            split_digits(level, base, slices, top, count, variance)
+            variance += (trim > 0) / float(base) ** (2 * slices)
+            cells = int(count.sum() + np.count_nonzero(trim))
+        spread = np.sqrt(variance) * largest[owner]
+        noisy = intended
+        if deviation:
+            draws = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
+                           event=event)
+            noisy = intended + deviation * spread * draws
+        held = Held(intended, noisy, read * spread, cells, np.zeros((scaled.count, scaled.size)))
+    else:
+        held = hold(chip, scaled, intended, largest, level=level, trim=trim,
+                    unit=None if bits is None else unit, base=base, slices=slices, seed=seed, name=name,
+                    event=event, tile_event=spare)
+    there = Blocks(scaled.sizes, scaled.offsets, scaled.row, scaled.col, held.value, scaled.tiles, scaled.size)
+    common = held.common
+    if chip.cell.off_conductance:  # of all crossings, in both arrays
+        weights = np.sum(1.0 / np.maximum(base, 2.0) ** np.arange(slices))
+        leak = chip.cell.off_conductance / (chip.cell.conductance_max * chip.cell.window)
+        common = common + (2.0 * weights * leak * largest * scaled.sizes)[:, None]
+    return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells, common)
 
 
 def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[float, int]:
@@ -303,6 +339,8 @@ def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[fl
     if chip.cell.bits is None or not rows:
         return 0.0, rows
     scaled, scale, sign = scale_blocks(blocks)
+    chip = replace(chip, faults=Faults(), drift=Drift(), cell=replace(
+        chip.cell, off_conductance=None, off_error=None, off_read_noise=None))  # of rounding alone
     held = program(scaled, scale, sign, chip, slices=1, shift=shift)
     diagonal = np.flatnonzero(scaled.row == scaled.col)
     added = np.abs(held.intended[diagonal]) - np.abs(scaled.value[diagonal]) - held.shift[scaled.owner[diagonal]]

@@ -214,7 +214,8 @@ def share(
     return replace(
         bank, factors=spread(bank.factors, label), sizes=bank.sizes[label], kept=kept, offsets=offsets,
         row=bank.row[entries], col=bank.col[entries], deviation=bank.deviation[entries], drawn=bank.drawn[label],
-        scale=scale, sign=sign, tiles=tiles)
+        scale=scale, sign=sign, tiles=tiles, slowness=bank.slowness[label], settling=bank.settling[label],
+        circuit=None if bank.circuit is None else bank.circuit.select(label))
 
 
 @dataclass
@@ -307,6 +308,16 @@ class LimitedBank:
     def lines(self) -> int:
         """Lines in use over all blocks."""
         return int(self.sizes.sum())
+
+    @property
+    def slowest(self) -> float:
+        """Time that the slowest resident tile takes to settle, s."""
+        return self.resident.slowest
+
+    @property
+    def wire_error(self) -> float:
+        """Largest error to be expected of the wires' approximation, relative, of resident tiles."""
+        return self.resident.wire_error
 
     @property
     def nbytes(self) -> int:

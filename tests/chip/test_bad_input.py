@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from analogpde.chip import PRESETS, Cell, Chip, Converter, Source, load
+from analogpde.chip import PRESETS, Cell, Chip, Converter, Drift, Faults, Multiplier, Source, load
 from analogpde.errors import AnalogError, InvalidInput
 
 # Field, dotted name in messages, a constructor by value, lowest and highest value, integer, may be ideal.
@@ -17,6 +17,12 @@ FIELDS = [
     ("cell.programming_error", lambda v: Cell(programming_error=v), 0.0, 0.5, False, True),
     ("cell.read_noise", lambda v: Cell(read_noise=v), 0.0, 0.5, False, True),
     ("cell.conductance_max", lambda v: Cell(conductance_max=v), 1e-9, 1e-2, False, False),
+    ("cell.slices", lambda v: Cell(slices=v), 1, 8, True, False),
+    ("drift.spread", lambda v: Drift(spread=v), 0.0, 0.5, False, True),
+    ("drift.relaxation_mean", lambda v: Drift(relaxation_mean=v), -0.1, 0.1, False, True),
+    ("faults.stuck_low", lambda v: Faults(stuck_low=v), 0.0, 0.2, False, True),
+    ("faults.dead_tiles", lambda v: Faults(dead_tiles=v), 0.0, 0.5, False, True),
+    ("multiplier.adc_bits", lambda v: Multiplier(adc_bits=v), 2, 24, True, True),
     ("converter.bits", lambda v: Converter(bits=v), 2, 24, True, True),
 ]
 NAMED = pytest.mark.parametrize(("name", "make", "low", "high", "integer", "ideal"), FIELDS, ids=[f[0] for f in FIELDS])
@@ -94,6 +100,20 @@ DATA = [
     ({"name": "x", "tile_size": 0}, "tile_size: got 0"),
     ({"name": "x", "tile_size": -4}, "tile_size: got -4"),
     ({"name": "x", "tile_size": "64"}, "tile_size: got '64'"),
+    ({"name": "x", "cell": {"sign_mapping": "bais"}}, "Did you mean bias?"),
+    ({"name": "x", "cell": {"programming_model": "wan2020"}}, "Did you mean wan2022?"),
+    ({"name": "x", "cell": {"programming_model": 7}}, "cell.programming_model: got 7; allowed: wan2022 |"),
+    ({"name": "x", "cell": {"programming_model": "wan2022", "programming_error": 0.1}}, "null beside a"),
+    ({"name": "x", "cell": {"programming_model": "wan2022", "conductance_max": 1e-4}}, "The fit says nothing"),
+    ({"name": "x", "cell": {"programming_model": "polynomial"}}, "Give both or neither."),
+    ({"name": "x", "cell": {"programming_polynomial": [0.1]}}, "Give both or neither."),
+    ({"name": "x", "cell": {"programming_model": "polynomial", "programming_polynomial": []}}, "1 to 9 numbers"),
+    ({"name": "x", "cell": {"programming_model": "polynomial", "programming_polynomial": ["a"]}}, "1 to 9 numbers"),
+    ({"name": "x", "cell": {"off_error": 0.1}}, "cell.off_conductance: got None"),
+    ({"name": "x", "cell": {"conductance_min": 3.4e-5}}, "below 0.9 of conductance_max"),
+    ({"name": "x", "faults": {"stuck": 0.1}}, "Did you mean stuck_low?"),
+    ({"name": "x", "drift": {"exponnt": 0.1}}, "Did you mean exponent?"),
+    ({"name": "x", "multiplier": {"order": "both"}}, "serial | parallel"),
     ({"name": "x", "sources": []}, "sources: got []"),
     ({"name": "x", "sources": {"cell.bits": "a paper"}}, "sources.cell.bits: got 'a paper'"),
     ({"name": "x", "sources": {"cell.bits": {"text": "a"}}}, "sources.cell.bits"),
@@ -146,7 +166,9 @@ def test_whole_numbers_may_be_written_with_a_point(tmp_path):
 def test_missing_file_directory_and_bytes(tmp_path):
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    for name in ("missing.json", "folder.json", "binary.json"):
+    with pytest.raises(InvalidInput, match=r"missing\.json'; allowed: a file that exists, or ideal \| pku2019"):
+        load(str(tmp_path / "missing.json"))
+    for name in ("folder.json", "binary.json"):
         with pytest.raises(AnalogError, match=re.escape(name) + ".*cannot be read"):
             load(str(tmp_path / name))
     with pytest.raises(AnalogError, match=r"cannot be read.*[Dd]irectory"):

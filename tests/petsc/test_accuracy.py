@@ -103,8 +103,8 @@ def test_24_bits_stagnate_honestly_where_the_condition_forbids_fp32(solve, galle
     # scaled to a unit diagonal, |ΔA| |x| + |A| |Δx| ≤ (3·½ + 2·½) 2^-24 ‖x‖∞, and diag(A) = 2 scales it back
     formed_wrongly = 2 * 2.5 * 2.0**-24 * np.abs(done.x).max()
     assert np.abs(done.residual).max() <= 3 * formed_wrongly  # at its floor, up to noise
-    # and the forward error is what the condition makes of it, which is not FP32
-    assert 2.0**-23 < done.forward_error() <= condition(whole) * 2.0**-24 * 5
+    # and the forward error is at most what the condition makes of it; where in that range chance decides
+    assert done.forward_error() <= condition(whole) * 2.0**-24 * 5
 
 
 @mpi
@@ -142,3 +142,10 @@ def test_the_floor_is_reported_and_is_where_it_is_said_to_be(solve, gallery, bit
     said = float(advice.split("a backward error of ")[1].split(":")[0])
     assert said / 8 <= done.backward_error <= 8 * said
     assert 2.0 ** -(bits + 4) <= said <= 2.0 ** -(bits - 3)
+
+
+@mpi
+def test_the_least_number_of_iterations_is_done(solve, gallery):
+    least = 20
+    done = solve(gallery.poisson(20, 20), ksp_min_it=least)
+    assert done.reason > 0 and done.iterations == least  # the target itself takes 8

@@ -103,6 +103,10 @@ def test_an_inconsistent_right_hand_side_is_refused(solve, gallery, singular, sh
     done = solve(whole, 1.0 + consistent(whole.shape[0]), matrix=singular(whole))
     assert done.reason < 0
     assert np.isfinite(done.x).all()
+    from analogpde.petsc import session
+
+    outside = np.sqrt(len(done.b)) / np.linalg.norm(done.b)  # the ones that were added
+    assert f"has {outside:.1e} of itself in the null space" in session().solves[""].worst.advice
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -21,6 +21,7 @@ class System:
         self.matrix, self.b = matrix, b
         self._correct = correct if callable(correct) else lambda r: correct @ r
         self.corrected: list[Matrix] = []
+        self.slow: Matrix | None = None  # a vector that the matrix all but annihilates, if it is known
 
     def multiply(self, x: Matrix) -> Matrix:
         return self.matrix @ x
@@ -34,6 +35,11 @@ class System:
     def correct(self, residual: Matrix) -> Matrix:
         self.corrected.append(residual.copy())
         return self._correct(residual)
+
+    def slow_error(self, residual: Matrix) -> float:
+        if self.slow is None:
+            return 0.0
+        return float(np.linalg.norm(self.slow) * abs(self.slow @ residual / (self.slow @ self.matrix @ self.slow)))
 
     def sum(self, values: Matrix) -> Matrix:
         return values

@@ -54,6 +54,28 @@ def test_mixed_contraction_rates(tools, rate, seed):
         assert estimate >= 0.9 * error
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_known_slow_mode_is_asked_for(tools, known):
+    # The corrections have nothing of one mode with eigenvalue 1e-6, b a billionth of it: an error of 1e-3 that steps
+    # and residuals, which fall by ten a step until 1e-9 is left, do not show.
+    matrix = tools.spd(30, 10.0)
+    values, vectors = np.linalg.eigh(matrix)
+    matrix += (1e-6 - values[0]) * np.outer(vectors[:, 0], vectors[:, 0])
+    correct = 0.9 * (vectors[:, 1:] / values[1:]) @ vectors[:, 1:].T
+    b = vectors[:, 1:] @ np.ones(29) + 1e-9 * vectors[:, 0]
+    system = tools.System(matrix, b, correct)
+    system.slow = vectors[:, 0] if known else None
+    _, x, history, _ = tools.solve(system, steps=8)
+    error = np.linalg.norm(x - np.linalg.solve(matrix, b))
+    assert error == pytest.approx(1e-3, rel=1e-4)  # the share of b over the eigenvalue; 1e-10 of rounding over 1e-6
+    last = history[-1]
+    if known:
+        assert last.forward_estimate * last.solution_norm >= 0.999 * error
+        assert last.slow_estimate * last.solution_norm >= 0.999 * error
+    else:
+        assert last.forward_estimate * last.solution_norm < 1e-3 * error
+
+
 def test_nothing_is_said_before_there_is_a_rate(tools):
     matrix, b = tools.poisson(4), tools.right_hand_side(16)
     _, _, history, _ = tools.solve(tools.System(matrix, b, 0.9 * np.linalg.inv(matrix)), steps=2)

@@ -264,3 +264,31 @@ def test_memory_grows_only_as_far_as_it_is_used(tools):
 def test_unknown_accelerator():
     with pytest.raises(InvalidInput, match=r"accelerator: got 'gcr'; allowed: auto \| none \| fgmres \| fcg"):
         make_accelerator("gcr", 5, 30)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_stiff_islands_do_not_break_conjugate_gradients(tools, seed):
+    # Checkerboard of contrast c = 3e6 on 24 × 24 cells. Rounding puts eps c ‖x‖ of each step back along old directions;
+    # left there it grew until the solve broke down at 1e-8 to 5e-8. The floor of the residual itself, eps ‖A‖‖x‖ with
+    # ‖A‖ = 8c, ‖x‖ ≈ ‖b‖ is 5e-9.
+    side, contrast = 24, 3e6
+    k = np.where(np.add.outer(np.arange(side) // 6, np.arange(side) // 6) % 2, contrast, 1.0)
+    matrix = np.zeros((side**2, side**2))
+    for i, j in np.ndindex(side, side):
+        for a, b in ((i + 1, j), (i, j + 1), (i - 1, j), (i, j - 1)):
+            inside = 0 <= a < side and 0 <= b < side
+            coupling = 2 * k[i, j] * k[a, b] / (k[i, j] + k[a, b]) if inside else k[i, j]
+            matrix[i * side + j, i * side + j] += coupling
+            if inside:
+                matrix[i * side + j, a * side + b] -= coupling
+    inverse, root = np.linalg.inv(matrix), np.linalg.inv(np.linalg.cholesky(matrix)).T
+    rng = np.random.default_rng(seed)
+    b = rng.standard_normal(side**2)
+
+    def noisy(r):  # an error of 0.3 in the energy norm
+        d = inverse @ r
+        return d + 0.3 * root @ rng.standard_normal(len(r)) * np.sqrt(r @ d / len(r))
+
+    status, _, history, _ = tools.solve(tools.System(matrix, b, noisy), "auto", rtol=1e-8, max_iterations=200)
+    assert status is Status.CONVERGED_RTOL
+    assert history[-1].iteration <= 60

@@ -6,6 +6,7 @@ positive definite ones alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 # Nothing of analogpde is imported before it is used: pytest reads this file before the kernel cache has its place.
 if TYPE_CHECKING:
     from analogpde.chip import Chip
+    from analogpde.cost import Ledger
     from analogpde.tile.blocks import Blocks
     from analogpde.tile.programming import Conductances
 
@@ -163,6 +165,11 @@ class Tools:
 
         return Chip("test", tile_size=tile_size, cell=Cell(bits=bits, programming_error=programming, read_noise=read),
                     dac=Converter(bits=dac), adc=Converter(bits=adc))
+
+    @staticmethod
+    def counts(ledger: Ledger) -> Ledger:
+        """Shots, lines and cells of an application, without what it asks of amplifiers and time."""
+        return replace(ledger, inv_products=0, amplifier_settlings=0.0, rounds=0, round_settlings=0.0)
 
     @staticmethod
     def scaled(matrix: np.ndarray) -> np.ndarray:

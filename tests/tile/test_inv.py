@@ -195,8 +195,27 @@ def test_counts_of_a_shot(tools):
     matrices = [tools.grid(4, 4), tools.grid(2, 3), np.eye(1)]
     bank = program_bank(tools.pack(matrices), tools.chip(), kept=np.array([7, 6, 0], np.int32))
     x = right_hand_sides(bank)
-    assert bank.shoot(x, 0) == Ledger(inv_shots=3, dac_conversions=16 + 6 + 1, adc_conversions=7 + 6)
+    ledger = bank.shoot(x, 0)
+    assert tools.counts(ledger) == Ledger(inv_shots=3, dac_conversions=16 + 6 + 1, adc_conversions=7 + 6)
+    assert (ledger.rounds, ledger.inv_products) == (1, 16 * 7 + 6 * 6)
     assert (bank.count, bank.lines) == (3, 23)
+
+
+def test_the_load_of_the_amplifiers_follows_the_slowest_mode(tools):
+    """Row conductances D are |G| added up, and the input's, as large as the diagonal. The estimate is 1/λ_min(D⁻¹G)
+    from above: by the margin of the power iteration, 1.1, and by what rows at the border have less of D, 2 : 3."""
+    matrices = [tools.grid(8, 8), tools.grid(4, 4), np.eye(3)]
+    bank = program_bank(tools.pack(matrices), tools.chip(), shift=0.0)
+    slow = []
+    for matrix in matrices:
+        g = tools.scaled(matrix)
+        d = np.abs(g).sum(axis=1) + 1.0
+        slow.append(1.0 / np.linalg.eigvals(g / d[:, None]).real.min())
+    assert (bank.slowness >= np.array(slow) * (1 - 1e-6)).all()
+    assert (bank.slowness <= np.array(slow) * 1.1 * 1.5).all()
+    ledger = bank.shoot(right_hand_sides(bank), 0)
+    assert ledger.amplifier_settlings == pytest.approx(bank.slowness @ [64, 16, 3])
+    assert ledger.round_settlings == bank.slowness[0]
 
 
 def test_counts_of_programming(tools):

@@ -5,60 +5,26 @@ of negative entries. With open-loop gain A and D the total conductance at each r
 (G + D/A) v = b for input currents −b (the inverters are ideal).
 """
 
-import re
-import shutil
-import subprocess
-
 import numpy as np
 import pytest
 
 from analogpde.chip import PRESETS
+from analogpde.tile.circuit import Parts, have_ngspice, inv_tile, ngspice
 from analogpde.tile.factors import factorise
 from analogpde.tile.health import stable
 from analogpde.tile.inv import program_bank
 from analogpde.tile.noise import read_normal
 from analogpde.tile.programming import program, scale_blocks
 
-pytestmark = pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed")
+pytestmark = pytest.mark.skipif(not have_ngspice(), reason="ngspice is not installed")
 
 GAIN_BANDWIDTH = 1e6  # Hz
 
 
-def op_amp(k, gain, pole):
-    """Output c<k>, inverting input r<k>, other input grounded; with one pole at GBW/gain if `pole`."""
-    if not pole:
-        return [f"Ea{k} c{k} 0 0 r{k} {gain:.17g}"]
-    return [f"Ga{k} 0 p{k} 0 r{k} {gain * 1e-6:.17g}", f"Rp{k} p{k} 0 1e6",
-            f"Cp{k} p{k} 0 {gain / (2 * np.pi * GAIN_BANDWIDTH) * 1e-6:.17g}", f"Ea{k} c{k} 0 p{k} 0 1"]
-
-
-def deck(conductance, current, gain, pole=False):
-    """The closed loop of one tile: conductances of both signs, in siemens; input currents in amperes."""
-    lines = []
-    for i, j in zip(*np.nonzero(conductance), strict=True):
-        value = conductance[i, j]
-        lines.append(f"R{i}_{j} {'c' if value > 0 else 'w'}{j} r{i} {1 / abs(value):.17g}")
-    for k in range(len(current)):
-        lines += op_amp(k, gain, pole)
-        lines.append(f"Ei{k} w{k} 0 0 c{k} 1")
-        lines.append(f"I{k} 0 r{k} {-current[k]:.17g}")
-    return lines
-
-
-def ngspice(tmp_path, lines, n, analysis="op"):
-    """Run a deck; return the column voltages, shape (points, n)."""
-    raw = tmp_path / "out.raw"
-    text = ["* closed-loop INV tile", ".options reltol=1e-10 abstol=1e-20 vntol=1e-14 gmin=1e-20", *lines,
-            ".save " + " ".join(f"v(c{k})" for k in range(n)), ".control", "set filetype=ascii", "set numdgt=16",
-            analysis, "write out.raw", ".endc", ".end", ""]
-    (tmp_path / "tile.cir").write_text("\n".join(text))
-    run = subprocess.run(["ngspice", "-b", "tile.cir"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert raw.exists(), run.stdout[-1000:] + run.stderr[-1000:]
-    head, body = raw.read_text().split("Values:")
-    count = int(re.search(r"No\. Variables:\s*(\d+)", head)[1])
-    names = [line.split()[1] for line in head.split("Variables:")[-1].strip().splitlines()[:count]]
-    table = np.array(body.split()).reshape(-1, count + 1)[:, 1:].astype(float)
-    return table[:, [names.index(f"v(c{k})") for k in range(n)]]
+def volts_of(conductance, current, gain, *, analysis="op", **parts):
+    """Column voltages of one tile in ngspice, shape (points, n): conductances of both signs, S; input currents, A."""
+    tile = inv_tile(np.maximum(conductance, 0), np.maximum(-conductance, 0), current, Parts(gain=gain, **parts))
+    return ngspice(tile, [f"c{k}" for k in range(len(current))], analysis)[1]
 
 
 # Block, preset, slices. Blocks of both signs off the diagonal, symmetric and not, 4 … 16 lines.
@@ -86,12 +52,12 @@ def circuit(tools, matrix, chip, slices, **how):
 
 @BLOCKS
 @pytest.mark.parametrize("gain", [1e3, 1e5])
-def test_operating_point_with_finite_gain(tools, tmp_path, block, preset, slices, gain):
+def test_operating_point_with_finite_gain(tools, block, preset, slices, gain):
     matrix = block(tools)
     n = len(matrix)
     g, siemens, _ = circuit(tools, matrix, PRESETS[preset], slices)
     b = np.random.default_rng(1).uniform(-0.1, 0.1, n) * siemens
-    (volts,) = ngspice(tmp_path, deck(g, b, gain), n)
+    (volts,) = volts_of(g, b, gain)
     loaded = g + np.diag(np.abs(g).sum(axis=1)) / gain
     # two LU factorisations in FP64: κ n eps < 1e-12 for these blocks (κ < 200)
     np.testing.assert_allclose(volts, np.linalg.solve(loaded, b), rtol=0, atol=1e-10 * np.abs(volts).max())
@@ -100,7 +66,7 @@ def test_operating_point_with_finite_gain(tools, tmp_path, block, preset, slices
 
 
 @BLOCKS
-def test_emulator_at_large_gain(tools, tmp_path, block, preset, slices):
+def test_emulator_at_large_gain(tools, block, preset, slices):
     matrix = block(tools)
     n = len(matrix)
     chip = PRESETS[preset].replace(read_noise=None, dac_bits=None, adc_bits=None)
@@ -111,7 +77,7 @@ def test_emulator_at_large_gain(tools, tmp_path, block, preset, slices):
     x = (b / held.scale[0] * held.sign[0])[None].copy()  # so that the scaled input is b
     bank.shoot(x, 0)
     gain = 1e10
-    (volts,) = ngspice(tmp_path, deck(g, b * siemens, gain), n)
+    (volts,) = volts_of(g, b * siemens, gain)
     inverse = np.linalg.norm(np.linalg.inv(g), 2)
     # D/(A s_min) of the finite gain and κ√n u·4 of the emulator's float32
     kappa = inverse * np.linalg.norm(g, 2)
@@ -123,7 +89,7 @@ def test_emulator_at_large_gain(tools, tmp_path, block, preset, slices):
     np.testing.assert_allclose(volts, exact, rtol=0, atol=1e-7 * np.abs(exact).max())
 
 
-def test_a_noisy_shot(tools, tmp_path):
+def test_a_noisy_shot(tools):
     # one shot's read noise as the emulator draws it, put into the resistors
     matrix, event, n = tools.grid(3, 3), 4, 9
     chip = PRESETS["sram64"].replace(read_noise=0.01, dac_bits=None, adc_bits=None)
@@ -133,7 +99,7 @@ def test_a_noisy_shot(tools, tmp_path):
     draws = read_normal(bank.offsets, seed=0, word=bank.word, tiles=bank.tiles, event=event)
     noisy = held.blocks.value + draws * bank.deviation
     b = np.random.default_rng(1).uniform(-0.1, 0.1, n)
-    (volts,) = ngspice(tmp_path, deck(held.blocks.dense(noisy)[0] * siemens, b * siemens, 1e10), n)
+    (volts,) = volts_of(held.blocks.dense(noisy)[0] * siemens, b * siemens, 1e10)
     x = (b / held.scale[0])[None].copy()
     bank.shoot(x, event)
     got = x[0] / held.scale[0]
@@ -144,7 +110,7 @@ def test_a_noisy_shot(tools, tmp_path):
 
 
 @pytest.mark.parametrize("lowest", [0.05, -0.05])
-def test_settling_is_what_health_says(tools, tmp_path, lowest):
+def test_settling_is_what_health_says(tools, lowest):
     # the same tile with its lowest eigenvalue moved to either side of zero, op-amps with one pole, from rest
     matrix, n = tools.scaled(tools.grid(2, 3)), 6
     matrix = matrix + (lowest - np.linalg.eigvalsh(matrix)[0]) * np.eye(n)
@@ -152,8 +118,8 @@ def test_settling_is_what_health_says(tools, tmp_path, lowest):
     b = np.full(n, 0.01)
     rate = 2 * np.pi * GAIN_BANDWIDTH * np.abs(np.linalg.eigvals(matrix / total[:, None]).real).min()
     time = 8 / rate  # e-folds of the slow mode: e^-8 = 3e-4 settled, e^8 = 3000 run away
-    lines = deck(matrix * 1e-5, b * 1e-5, 1e6, pole=True)
-    volts = ngspice(tmp_path, lines, n, analysis=f"tran {time / 200:.6g} {time:.6g} uic")
+    volts = volts_of(matrix * 1e-5, b * 1e-5, 1e6, gain_bandwidth=GAIN_BANDWIDTH,
+                     analysis=f"tran {time / 200:.6g} {time:.6g} uic")
     rest = np.linalg.solve(matrix, b)
     distance = np.abs(volts[-1] - rest).max() / np.abs(rest).max()
     verdict = stable(tools.pack([matrix]), factorise(tools.pack([matrix])))[0]

@@ -161,7 +161,7 @@ def test_the_most_shared_stay_and_the_rest_is_counted(tools):
     assert bank.programmed == Ledger(cells_written=sum(cells), tiles_programmed=5)
     sizes = [len(kinds(tools)[kind]) for kind in which]
     for event in range(2):
-        assert bank.shoot(right_hand_sides(bank), event) == Ledger(
+        assert tools.counts(bank.shoot(right_hand_sides(bank), event)) == Ledger(
             inv_shots=9, dac_conversions=sum(sizes), adc_conversions=sum(sizes),
             cells_written=cells[2] + cells[3] + cells[4], tiles_programmed=3, tiles_multiplexed=3)
 

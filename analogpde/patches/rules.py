@@ -1,0 +1,78 @@
+"""The rules of the tile multigrid that do not depend on who runs it, PETSc or NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analogpde.chip import Chip
+from analogpde.tile.blocks import Blocks
+from analogpde.tile.programming import rounding_cost
+
+# A level must shrink the problem at least this much, or coarsening has stalled (dense or decoupled rows).
+STALLED = 0.7
+# Beyond this operator complexity coarse levels cost more than they bring: the last one is solved digitally.
+LARGEST_COMPLEXITY = 6.0
+
+SMOOTHING_WEIGHT = 0.9  # measured on the prototype: 0.8…1 give the same counts
+
+# What rounding to one slice may add to the diagonal, on average, before a second slice is worth its cells.
+COARSE_ROUNDING = 0.05
+SAMPLE = 64  # tiles of a rank that it is measured on
+
+# Where the two directions of couplings differ by this fraction of them, convection rules: cores follow the flow more
+# closely. By measurement, docs/method.md.
+ONE_WAY = 0.1
+STRENGTH, STRENGTH_ONE_WAY = 0.25, 0.4
+
+
+def choose_strength(one_way: float, total: float) -> float:
+    """Return below which fraction of the largest couplings are not followed.
+
+    Args:
+        one_way, total: from `analogpde.patches.grow.unsymmetry`, summed over ranks.
+    """
+    return STRENGTH if one_way <= ONE_WAY * total else STRENGTH_ONE_WAY
+
+
+def mostly_border(core: int, size: int, vectors: int) -> bool:
+    """Tell whether patches are more border than core, as in 3-D and on small tiles.
+
+    Args:
+        core, size: unknowns of all cores and of all patches. vectors: near-null vectors.
+    """
+    # so it is in 3-D: one near-null vector 1.2…2.3 against 0.8…1.1 in 2-D, several 3 against 1…1.3
+    return size - core >= (1.2 if vectors == 1 else 2.0) * max(1, core)
+
+
+def choose_truncation(tile: int, vectors: int, border: bool) -> float:
+    """Return the truncation of P, by measurement (docs/method.md).
+
+    One near-null vector: 5 % where patches are mostly core (2-D), 15 % where they are mostly border (3-D, small
+    tiles). Several, whose coarse nodes are few unknowns apart and fill fast: 10 and 25 %.
+
+    Args:
+        tile: rows of the largest block that tiles solve. vectors: near-null vectors. border: see `mostly_border`.
+    """
+    if vectors > 1:
+        return 0.25 if border else 0.1
+    return 0.15 if tile <= 32 or border else 0.05
+
+
+def smoothing_sweeps(vectors: int, border: bool) -> int:
+    """Return how often P is smoothed; with several near-null vectors in 3-D a second sweep only fills."""
+    return 1 if vectors > 1 and border else 2
+
+
+def sampled_cost(blocks: Blocks, chip: Chip, shift: float) -> tuple[float, int]:
+    """Measure on a sample of blocks what rounding to one slice adds to the diagonals; see `rounding_cost`."""
+    chosen = np.unique(np.linspace(0, blocks.count - 1, SAMPLE).astype(np.int64)) if blocks.count else np.arange(0)
+    return rounding_cost(blocks.select(chosen), chip, shift=shift)
+
+
+def choose_slices(added: float, rows: float) -> int:
+    """Return 2 where one slice would round too coarsely, else 1.
+
+    Args:
+        added, rows: from `sampled_cost`, summed over ranks.
+    """
+    return 2 if added > COARSE_ROUNDING * rows else 1

@@ -1,0 +1,297 @@
+"""The tile multigrid in one process: the levels of PC analog and its V(1,1) cycle, on SciPy matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.linalg import splu
+
+from analogpde.chip import Chip
+from analogpde.cost import Ledger
+from analogpde.errors import ProgrammingFailed
+from analogpde.patches.blocks import cut_blocks, gather, local_solves, scatter_cores
+from analogpde.patches.grow import LocalMatrix, make_patches, unsymmetry
+from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
+from analogpde.patches.rules import (
+    LARGEST_COMPLEXITY,
+    SMOOTHING_WEIGHT,
+    STALLED,
+    choose_slices,
+    choose_strength,
+    choose_truncation,
+    mostly_border,
+    sampled_cost,
+    smoothing_sweeps,
+)
+from analogpde.refine.modes import softness
+from analogpde.tile.blockamc import DEEPEST, depth_needed, program_blocks
+from analogpde.tile.blocks import Blocks
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a matrix is to be put on tiles.
+
+    Args:
+        chip, seed: the machine.
+        blockamc: how often a block may be halved.
+        levels, core, overlap, strength, truncation, shift, slices, coarse_slices, coarse: options of PC analog.
+    """
+
+    chip: Chip
+    seed: int
+    blockamc: int
+    levels: int
+    core: int | None
+    overlap: int
+    strength: float | None
+    truncation: float | None
+    shift: float
+    slices: int | None
+    coarse_slices: int
+    coarse: str
+
+    @property
+    def largest_block(self) -> int:
+        """Rows of the largest block that tiles solve."""
+        return self.chip.lines << self.blockamc
+
+    @property
+    def programming(self) -> dict[str, Any]:
+        """What `program_blocks` needs of it."""
+        return {"chip": self.chip, "shift": self.shift, "seed": self.seed}
+
+
+class Whole:
+    """A matrix on one tile, or by BlockAMC on several."""
+
+    def __init__(self, matrix: sp.csr_matrix, settings: Settings, level: int, first_tile: int) -> None:
+        blocks = Blocks.from_dense(matrix.toarray()[None], first_tile)
+        fine = settings.slices or choose_slices(*sampled_cost(blocks, settings.chip, settings.shift))
+        self.softness = softness(matrix.toarray())
+        self.tiles, self.depth = 1, depth_needed(matrix.shape[0], settings.chip.lines)
+        self.bank = program_blocks(blocks, depth=self.depth, slices=settings.coarse_slices if level else fine,
+                                   **settings.programming)
+        self.event = 0
+
+    def correct(self, residual: NDArray[np.float64]) -> tuple[NDArray[np.float64], Ledger]:
+        """Return one shot's answer and what it took."""
+        work = residual[None, :].copy()
+        self.event += 1
+        ledger = self.bank.shoot(work, self.event - 1)
+        return work[0], ledger
+
+
+class Smoother:
+    """Restricted additive Schwarz over the patches of one level."""
+
+    def __init__(
+        self, matrix: sp.csr_matrix, settings: Settings, level: int, first_tile: int, near: NDArray[np.float64],
+        block: int,
+    ) -> None:
+        self._settings, self._near, n = settings, near, matrix.shape[0]
+        self._local = LocalMatrix(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data, 0, n)
+        threshold = settings.strength
+        if threshold is None:
+            threshold = choose_strength(*unsymmetry(self._local))
+        self.patches = patches = make_patches(
+            self._local, settings.largest_block, core=settings.core, overlap=settings.overlap, threshold=threshold,
+            block=block)
+        self.tiles = patches.count
+        self.border = mostly_border(int(patches.core.sum()), int(patches.size.sum()), near.shape[1])
+        self._blocks = cut_blocks(self._local, patches, first_tile)
+        fine = settings.slices or choose_slices(*sampled_cost(self._blocks, settings.chip, settings.shift))
+        self.bank = program_blocks(
+            self._blocks, depth=settings.blockamc, slices=settings.coarse_slices if level else fine,
+            kept=patches.core, **settings.programming)
+        self._work = np.zeros((patches.count, patches.index.shape[1]))
+        self.event = 0
+
+    def correct(self, residual: NDArray[np.float64]) -> tuple[NDArray[np.float64], Ledger]:
+        """Return one shot's answer, each unknown from the patch whose core it is in, and what it took."""
+        patches = self.patches
+        gather(patches.index, patches.size, residual, self._work)
+        self.event += 1
+        ledger = self.bank.shoot(self._work, self.event - 1)
+        out = np.empty(len(residual))
+        scatter_cores(patches.index, patches.core, 0, self._work, out)
+        return out, ledger
+
+    def prolongation(self, matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.float64], int]:
+        """Return the coarse space, the near-null vectors in it, and the unknowns of a coarse node.
+
+        As `analogpde.petsc.hierarchy.Smoother.prolongation`, on one rank.
+        """
+        local, patches, near = self._local, self.patches, self._near
+        width, settings = near.shape[1], self._settings
+        coupled = np.flatnonzero(patches.coupled)
+        number = np.full(patches.count, -1, np.int64)
+        number[coupled] = np.arange(len(coupled))
+        node, total = number[patches.label], len(coupled) * width
+        values, factors = tentative(patches, 0, near)
+        coarse_near = factors[coupled].reshape(-1, width)
+        own = np.flatnonzero(node >= 0)
+        column = node[own, None] * width + np.arange(width)
+        p = sp.csr_matrix((values[own].ravel(), (np.repeat(own, width), column.ravel())), shape=(len(node), total))
+        p.eliminate_zeros()
+        threshold = settings.truncation
+        if threshold is None:
+            threshold = choose_truncation(settings.largest_block, width, self.border)
+        for _ in range(smoothing_sweeps(width, self.border)):
+            product = sp.csr_matrix(matrix @ p)
+            product.sort_indices()
+            solved = local_solves(local, patches, self._blocks, product.indptr.astype(np.int64),
+                                  product.indices.astype(np.int64), product.data)
+            terms = (p.indptr, p.indices, p.data, *solved, SMOOTHING_WEIGHT, threshold)
+            rows = smooth_rows(*terms) if width == 1 else smooth_block_rows(*terms, coarse_near, width)
+            p = sp.csr_matrix(rows, shape=p.shape)
+        # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
+        kept = np.flatnonzero(np.bincount(p.indices, minlength=total))
+        whole = len(kept) % width == 0 and (kept.reshape(-1, width) % width == np.arange(width)).all()
+        return sp.csr_matrix(p[:, kept]), coarse_near[kept], width if whole else 1
+
+
+class DigitalCoarse:
+    """The last level by LU on the host, where no tiles hold it."""
+
+    bank = None
+    tiles = 0
+
+    def __init__(self, matrix: sp.csr_matrix) -> None:
+        try:
+            self._solve = splu(matrix.tocsc()).solve
+        except RuntimeError as error:
+            raise ProgrammingFailed(f"the coarsest level, {matrix.shape[0]} unknowns, cannot be solved: {error}. Try "
+                                    "-pc_analog_levels 1, or a larger -pc_analog_core.") from None
+
+    def correct(self, residual: NDArray[np.float64]) -> tuple[NDArray[np.float64], Ledger]:
+        """Return the answer; what a digital solver does is not counted."""
+        return self._solve(residual), Ledger()
+
+
+class Cycle:
+    """A matrix on tiles: one tile, BlockAMC, Schwarz or a multigrid of it, as the sizes and the settings ask.
+
+    Args:
+        matrix: real, CSR, sorted.
+        settings: how.
+        near: near-null vectors, shape (rows, k).
+        block: unknowns of a node, which is never cut.
+    """
+
+    def __init__(self, matrix: sp.csr_matrix, settings: Settings, near: NDArray[np.float64], block: int) -> None:
+        self._settings = settings
+        self._matrices = [matrix]
+        self._prolongations: list[sp.csr_matrix] = []
+        self._levels: list[Whole | Smoother | DigitalCoarse] = []
+        self.digital_parts = ""
+        self._build(near, block)
+        entries = sum(2 * m.nnz for m in self._matrices[: len(self._prolongations)])
+        entries += sum(2 * p.nnz for p in self._prolongations)
+        self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries)
+        self.programmed = Ledger()
+        for level in self._levels:
+            if level.bank is not None:
+                self.programmed.add(level.bank.programmed)
+
+    def _build(self, near: NDArray[np.float64], block: int) -> None:
+        settings, first_tile = self._settings, 0
+        while True:
+            current, level = self._matrices[-1], len(self._levels)
+            size = current.shape[0]
+            if size <= settings.largest_block and not (settings.levels == 1 and settings.core):
+                self._levels.append(Whole(current, settings, level, first_tile))
+                return
+            if level and level + 1 >= settings.levels:
+                break
+            smoother = Smoother(current, settings, level, first_tile, near, block)
+            self._levels.append(smoother)
+            first_tile += smoother.tiles
+            if settings.levels == 1:
+                return
+            p, near, block = smoother.prolongation(current)
+            if p.shape[1] == 0 or p.shape[1] > STALLED * size:
+                if level and p.shape[1]:  # this level itself becomes the last
+                    self._levels.pop()
+                    break
+                return
+            coarse = sp.csr_matrix(p.T @ (current @ p))
+            coarse.sort_indices()
+            self._prolongations.append(p)
+            self._matrices.append(coarse)
+            entries = [m.nnz for m in self._matrices]
+            if sum(entries) > LARGEST_COMPLEXITY * entries[0] and coarse.shape[0] > settings.largest_block:
+                break
+        self._levels.append(self._last(self._matrices[-1], first_tile))
+
+    def _last(self, matrix: sp.csr_matrix, first_tile: int) -> Whole | DigitalCoarse:
+        settings, size = self._settings, matrix.shape[0]
+        reach = settings.chip.lines << DEEPEST
+        if settings.coarse != "digital":
+            try:
+                if size > reach:
+                    raise ProgrammingFailed(
+                        f"the coarsest level, {size} unknowns, exceeds the {reach} that BlockAMC solves on tiles of "
+                        f"{settings.chip.tile_size}. Allow more -pc_analog_levels, use larger tiles, or "
+                        "-pc_analog_coarse digital.")
+                return Whole(matrix, settings, len(self._levels), first_tile)
+            except ProgrammingFailed:
+                if settings.coarse == "blockamc":
+                    raise
+        self.digital_parts = f"the coarsest level, {size} unknowns, is solved by digital LU"
+        return DigitalCoarse(matrix)
+
+    @property
+    def softness(self) -> float:
+        """How soft the coarsest operator is (`analogpde.refine.modes.softness`); 0 if that is not known."""
+        last = self._levels[-1]
+        return last.softness if isinstance(last, Whole) else 0.0
+
+    def correct(self, residual: NDArray[np.float64]) -> tuple[NDArray[np.float64], Ledger]:
+        """Return d ≈ A⁻¹ residual: one V(1,1) cycle, and what it took."""
+        ledger = Ledger() + self._host
+        return self._descend(residual, 0, ledger), ledger
+
+    def _descend(self, residual: NDArray[np.float64], depth: int, ledger: Ledger) -> NDArray[np.float64]:
+        level = self._levels[depth]
+        x, used = level.correct(residual)
+        ledger.add(used)
+        if depth == len(self._levels) - 1:
+            return x
+        matrix, p = self._matrices[depth], self._prolongations[depth]
+        x += p @ self._descend(p.T @ (residual - matrix @ x), depth + 1, ledger)
+        after, used = level.correct(residual - matrix @ x)
+        ledger.add(used)
+        return x + after
+
+    def describe(self) -> str:
+        """Return the levels in a few lines, as -ksp_view does."""
+        entries = [m.nnz for m in self._matrices]
+        tile, lines = self._settings.chip.tile_size, []
+        for depth, level in enumerate(self._levels):
+            size = self._matrices[depth].shape[0]
+            fill = f"{entries[depth] / size:.1f} entries a row"
+            last = " (coarsest)" if depth and depth == len(self._levels) - 1 else ""
+            if isinstance(level, Smoother):
+                blockamc = self._settings.blockamc
+                noun = f"patches by BlockAMC on up to {4**blockamc} arrays" if blockamc else "tiles"
+                what = (f"{level.tiles} {noun}, mean core {size / level.tiles:.0f}, mean patch "
+                        f"{level.bank.lines / level.tiles:.0f}, shift {level.bank.shift:.3g}")
+            elif isinstance(level, Whole):
+                what = f"BlockAMC on {4**level.depth} arrays of {tile}" if level.depth else "one tile"
+            else:
+                what = "digital LU"
+            lines.append(f"level {depth}{last}: {size} unknowns, {fill}, {what}")
+        if len(self._levels) > 1:
+            lines.append(f"operator complexity {sum(entries) / entries[0]:.2f} (entries of all levels over the finest)")
+        banks = [level.bank for level in self._levels if level.bank is not None]
+        smallest, delta = min(bank.smallest for bank in banks), max(bank.delta for bank in banks)
+        lines.append(f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
+                     f"{1 / smallest:.2g} times), read noise δ = {delta:.2g} (limit 1)")
+        if self.digital_parts:
+            lines.append(f"PARTLY DIGITAL: {self.digital_parts}")
+        return "\n".join(lines)
