@@ -165,7 +165,7 @@ def figure(results: list[dict[str, Any]]) -> None:
     from matplotlib.lines import Line2D
 
     kinds = [*FAULTS, "age"]
-    plot, axes = plt.subplots(1, 4, figsize=(11, 3.6), sharey=True, layout="constrained")
+    plot, axes = plt.subplots(1, 4, figsize=(11, 3.6), sharey=True)
     problems, dashes = list(PROBLEMS), dict(zip(AGEING, ("-", "--", ":", "-."), strict=True))
     series = list(dict.fromkeys((r["problem"], r["chip"]) for r in results))
     top = 1.3 * max(r["iterations"] for r in results if r["converged"])
@@ -193,7 +193,8 @@ def figure(results: list[dict[str, Any]]) -> None:
     axes[0].set_ylabel("iterations to FP32 (×: refused)", fontsize=8)
     handles = [Line2D([], [], color=f"C{i}", label=name) for i, name in enumerate(problems)]
     handles += [Line2D([], [], color="black", linestyle=dash, label=chip) for chip, dash in dashes.items()]
-    plot.legend(handles=handles, fontsize=8, loc="outside lower center", ncols=7)
+    plot.legend(handles=handles, fontsize=8, loc="lower center", ncols=7)
+    plot.subplots_adjust(left=0.06, right=0.99, top=0.92, bottom=0.26, wspace=0.08)
     plot.savefig(FIGURE, dpi=110)
 
 
