@@ -75,8 +75,11 @@ def launch(arguments: list[str]) -> None:
 
 def said_by_us(error: BaseException) -> AnalogError | None:
     """Return the error of ours whose message says all: raised as it is, or carried by PETSc; None for all others."""
+    from analogpde.petsc.options import UNKNOWN_TYPE, unknown_type
     from analogpde.petsc.stack import PETSc
 
+    if isinstance(error, PETSc.Error) and error.ierr == UNKNOWN_TYPE and cause(error) is None:
+        return unknown_type(PETSc.Options().getAll())
     return cause(error) if isinstance(error, AnalogError | PETSc.Error) else None
 
 

@@ -135,11 +135,14 @@ def worker(problem: str, orders: str) -> int:
 
 
 def batches(wanted: list[dict[str, object]]) -> Iterator[list[dict[str, object]]]:
-    """Yield the cases in batches: small ones of a problem and rank count together, large ones by chip."""
+    """Yield the cases in batches: small ones of a problem and rank count, large ones of a size, huge ones alone."""
     waiting: dict[tuple[object, ...], list[dict[str, object]]] = {}
     for case in wanted:
-        small = int(str(case["unknowns"])) < 20_000
+        size = int(str(case["unknowns"]))
+        small = size < 20_000
         together = (case["problem"], case["ranks"]) if small else (*key(case).split("/")[:4], case["ranks"])
+        if size > 1_000_000:  # what one chip leaves behind takes the memory that the next one needs
+            together = (key(case),)
         waiting.setdefault((small, *together), []).append(case)
     yield from waiting.values()
 

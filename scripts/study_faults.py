@@ -168,7 +168,7 @@ def figure(results: list[dict[str, Any]]) -> None:
     plot, axes = plt.subplots(1, 4, figsize=(11, 3.6), sharey=True)
     problems, dashes = list(PROBLEMS), dict(zip(AGEING, ("-", "--", ":", "-."), strict=True))
     series = list(dict.fromkeys((r["problem"], r["chip"]) for r in results))
-    top = 1.3 * max(r["iterations"] for r in results if r["converged"])
+    top = 1.15 * max(r["iterations"] for r in results if r["converged"])
     for axis, kind in zip(axes, kinds, strict=True):
         for column in series:
             mine = sorted((r["amount"], r["iterations"] if r["converged"] else None) for r in results
@@ -188,8 +188,7 @@ def figure(results: list[dict[str, Any]]) -> None:
     axes[3].set_xscale("log")
     axes[3].set_xticks([600, *list(AGES.values())[1:]], ["fresh", "hour", "day", "month", "year"], fontsize=8)
     axes[3].minorticks_off()
-    axes[0].set_yscale("log")
-    axes[0].set_ylim(5, 1.1 * top)
+    axes[0].set_ylim(0, 1.05 * top)
     axes[0].set_ylabel("iterations to FP32 (×: refused)", fontsize=8)
     handles = [Line2D([], [], color=f"C{i}", label=name) for i, name in enumerate(problems)]
     handles += [Line2D([], [], color="black", linestyle=dash, label=chip) for chip, dash in dashes.items()]

@@ -1,10 +1,11 @@
-"""Look for wrong answers called converged where a slow mode dominates the solution: closed flows, little reaction.
+"""Look for wrong answers called converged where a slow mode dominates: closed flows, nearly singular Laplacians.
 
     .venv/bin/python scripts/study_slow_modes.py
 
 Diffusion and upwind convection in a closed vortex on 24 × 24 cells; the constant's eigenvalue is the reaction, 1e-3 to
-1e-7, and right-hand sides have from all to a billionth of it. Every solve of three chips, one level and several, A and
-its transpose, is compared with a sparse LU. Prints one line for each that is wrong, and the counts; exit code 1 if any.
+1e-7, and right-hand sides have from all to a billionth of it. Laplacians less almost all of their lowest eigenvalue,
+and right-hand sides that have nothing of that mode. Every solve of four chips, one level and several, is compared with
+a sparse LU. Prints one line for each that is wrong, and the counts; exit code 1 if any.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import collections
 import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from analogpde.refine.target import FORWARD_ERROR  # noqa: E402
 
 N = 24
 PECLET, REACTION = (1, 10, 100), (1e-3, 1e-5, 1e-6, 1e-7)
-CHIPS, LEVELS = ("rram128", "pku2025", "sram64"), (10, 1)
+CHIPS, LEVELS = ("ideal", "rram128", "pku2025", "sram64"), (10, 1)
 
 
 def closed_flow(peclet: float) -> sp.csr_array:
@@ -72,31 +74,60 @@ def solve(matrix: PETSc.Mat, b: np.ndarray, chip: str, levels: int) -> tuple[int
     return reason, values
 
 
-def main() -> int:
-    """Run all combinations; return 1 if a wrong answer was called converged."""
-    count: collections.Counter[str] = collections.Counter()
+def flows() -> Iterator[tuple[str, sp.csr_array, dict[str, np.ndarray]]]:
+    """Yield closed flows and their right-hand sides."""
     for peclet in PECLET:
         flow = closed_flow(peclet)
         for reaction, transposed in itertools.product(REACTION, (False, True)):
             whole = (flow + reaction * sp.eye_array(N * N)).tocsr()
-            whole = whole.T.tocsr() if transposed else whole
-            whole.sort_indices()
-            factors = linalg.splu(whole.tocsc())
-            matrix = PETSc.Mat().createAIJ(whole.shape, csr=(
-                whole.indptr.astype(PETSc.IntType), whole.indices.astype(PETSc.IntType), whole.data),
-                comm=PETSc.COMM_SELF)
-            for (name, b), chip, levels in itertools.product(right_hand_sides().items(), CHIPS, LEVELS):
-                reason, x = solve(matrix, b, chip, levels)
-                exact = factors.solve(b)
-                error = float(np.linalg.norm(x - exact) / np.linalg.norm(exact))
-                verdict = "refused" if reason <= 0 else "right" if error <= FORWARD_ERROR else "WRONG"
-                count[verdict] += 1
-                if verdict == "WRONG":
-                    print(f"WRONG: Péclet {peclet}, reaction {reaction:g}, transposed {transposed}, b {name}, {chip}, "
-                          f"levels {levels}: error {error:.1e} called converged", flush=True)
-            matrix.destroy()
-    print(", ".join(f"{count[verdict]} {verdict}" for verdict in ("right", "refused", "WRONG")), f"of {count.total()}")
-    return int(count["WRONG"] > 0)
+            name = f"Péclet {peclet}, reaction {reaction:g}{', transposed' if transposed else ''}"
+            yield name, whole.T.tocsr() if transposed else whole, right_hand_sides()
+
+
+def shifted_laplacians() -> Iterator[tuple[str, sp.csr_array, dict[str, np.ndarray]]]:
+    """Yield Laplacians less almost all of their lowest eigenvalue, and right-hand sides without that mode."""
+    for m, relative in itertools.product((8, 12, 16, 24, 32), (1e-5, 1e-6, 1e-7, 3e-8)):
+        line = sp.diags_array([-np.ones(m - 1), 2 * np.ones(m), -np.ones(m - 1)], offsets=[-1, 0, 1])
+        lowest = 4 - 4 * np.cos(np.pi / (m + 1))
+        whole = sp.kron(line, sp.eye_array(m)) + sp.kron(sp.eye_array(m), line)
+        whole = sp.csr_array(whole - (1 - relative) * lowest * sp.eye_array(m * m))
+        wave = np.sin(np.pi * np.arange(1, m + 1) / (m + 1))
+        mode = np.outer(wave, wave).ravel() / (wave @ wave)
+        sides = {}
+        for seed in range(3):
+            x = np.random.default_rng(seed).standard_normal(m * m)
+            sides[f"of seed {seed}"] = whole @ (x - mode * (mode @ x))
+        yield f"Laplacian {m} × {m}, lowest eigenvalue × {relative:g}", whole, sides
+
+
+def look(title: str, family: Iterator[tuple[str, sp.csr_array, dict[str, np.ndarray]]]) -> int:
+    """Solve a family with every chip and number of levels; return how many wrong answers were called converged."""
+    count: collections.Counter[str] = collections.Counter()
+    for name, whole, sides in family:
+        whole.sort_indices()
+        factors = linalg.splu(whole.tocsc())
+        matrix = PETSc.Mat().createAIJ(whole.shape, csr=(
+            whole.indptr.astype(PETSc.IntType), whole.indices.astype(PETSc.IntType), whole.data),
+            comm=PETSc.COMM_SELF)
+        for (side, b), chip, levels in itertools.product(sides.items(), CHIPS, LEVELS):
+            reason, x = solve(matrix, b, chip, levels)
+            exact = factors.solve(b)
+            exact += factors.solve(b - whole @ exact)
+            error = float(np.linalg.norm(x - exact) / np.linalg.norm(exact))
+            verdict = "refused" if reason <= 0 else "right" if error <= FORWARD_ERROR else "WRONG"
+            count[verdict] += 1
+            if verdict == "WRONG":
+                print(f"WRONG: {name}, b {side}, {chip}, levels {levels}: error {error:.1e} called converged",
+                      flush=True)
+        matrix.destroy()
+    print(f"{title}: " + ", ".join(f"{count[verdict]} {verdict}" for verdict in ("right", "refused", "WRONG")),
+          f"of {count.total()}", flush=True)
+    return count["WRONG"]
+
+
+def main() -> int:
+    """Run all combinations; return 1 if a wrong answer was called converged."""
+    return int(look("closed flows", flows()) + look("shifted Laplacians", shifted_laplacians()) > 0)
 
 
 if __name__ == "__main__":

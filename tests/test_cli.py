@@ -345,6 +345,17 @@ def test_what_petsc_carries_for_us_is_told_in_one_line(script, comm, ranks):
     assert "not used" not in done.stdout + done.stderr
 
 
+def test_a_mistyped_solver_type_is_told_in_one_line(script, comm):
+    done = python("-m", "analogpde", script("""
+        from petsc4py import PETSc
+        PETSc.KSP().create().setFromOptions()
+    """), "-ksp_type", "anlog")
+    assert done.returncode == 1
+    assert "got '-ksp_type anlog'" in done.stderr
+    assert "Did you mean analog?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_refusal_that_the_program_turned_into_its_own_error_keeps_its_traceback(script, comm):
     program = script("""
         from petsc4py import PETSc

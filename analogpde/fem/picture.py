@@ -44,7 +44,8 @@ def available() -> bool:
     return True
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of so many inches."""
     # Made without pyplot: no window system is looked for, and nothing global is touched.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -54,8 +55,9 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _colour_bar(figure: Any, axes: Any, colours: str, limits: tuple[float, float], label: str, *, ticks: int = 6,
-                **place: Any) -> None:
+def colour_bar(figure: Any, axes: Any, colours: str, limits: tuple[float, float], label: str, *, ticks: int = 6,
+               **place: Any) -> None:
+    """Add a colour bar to `axes`."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
@@ -109,14 +111,14 @@ def solid(path: Path, function: fem.Function, *, title: str, label: str, views: 
     height = 4.6
     plot_width = 4.4 if history else 0.0
     width = height * 0.8 * sum(ratios) + plot_width + 1.4
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     figure.set_layout_engine("constrained", w_pad=0.1)
     panels = figure.subplots(1, len(views) + bool(history), squeeze=False,
                              width_ratios=[*ratios, *([plot_width / (height * 0.8)] if history else [])])[0]
     for axes, picture, (caption, _) in zip(panels, pictures, views, strict=False):
         _place(axes, picture, caption)
-    _colour_bar(figure, list(panels[: len(views)]), colours, limits, label, location="right", shrink=0.8, pad=0.02,
-                aspect=28)
+    colour_bar(figure, list(panels[: len(views)]), colours, limits, label, location="right", shrink=0.8, pad=0.02,
+               aspect=28)
     if history:
         _curves(panels[-1], history, history_labels)
     figure.suptitle(title, fontsize=13)
@@ -161,7 +163,7 @@ def plane(path: Path, function: fem.Function, *, title: str, label: str, colours
     limits = _limits(values, symmetric)
     size = np.ptp(points, axis=0)
     height = 5.0
-    figure = _figure(min(max(height * size[0] / size[1], 2.6), 9.0) + 1.6, height)
+    figure = new_figure(min(max(height * size[0] / size[1], 2.6), 9.0) + 1.6, height)
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
     axes.tripcolor(points[:, 0], points[:, 1], triangles, values, shading="gouraud", cmap=colours, vmin=limits[0],
@@ -173,7 +175,7 @@ def plane(path: Path, function: fem.Function, *, title: str, label: str, colours
     axes.set_xlabel(f"x ({unit})" if unit else "x")
     axes.set_ylabel(f"y ({unit})" if unit else "y")
     axes.spines[:].set_visible(False)
-    _colour_bar(figure, axes, colours, limits, label, shrink=0.9, pad=0.02)
+    colour_bar(figure, axes, colours, limits, label, shrink=0.9, pad=0.02)
     axes.set_title(title, fontsize=11, pad=12)
     figure.savefig(path)
 
@@ -194,7 +196,7 @@ def globes(path: Path, panels: Sequence[tuple[fem.Function, str, str]], *, title
         return
     import matplotlib
 
-    figure = _figure(4.6 * len(panels), 5.9)
+    figure = new_figure(4.6 * len(panels), 5.9)
     figure.set_layout_engine("constrained", h_pad=0.12)
     for axes, surface, (_, caption, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], surfaces, panels,
                                                   strict=True):
@@ -202,7 +204,7 @@ def globes(path: Path, panels: Sequence[tuple[fem.Function, str, str]], *, title
         limits = _limits(surface.values, True)
         _place(axes, render(surface, matplotlib.colormaps[colours], limits, view or View(-30.0, 25.0), smooth=True,
                             lines=False), caption)
-        _colour_bar(figure, axes, colours, limits, label, location="bottom", shrink=0.75, pad=0.03, aspect=30)
+        colour_bar(figure, axes, colours, limits, label, location="bottom", shrink=0.75, pad=0.03, aspect=30)
     figure.suptitle(title, fontsize=13)
     figure.savefig(path)
 
@@ -233,7 +235,7 @@ def panels(path: Path, functions: Sequence[tuple[fem.Function, str]], *, title: 
     colours = "RdBu_r" if symmetric else "viridis"
     columns = min(3, len(functions)) if len(functions) != 4 else 4
     rows = -(-len(functions) // columns)
-    figure = _figure(3.4 * columns + 0.4, 3.5 * rows + 0.5)
+    figure = new_figure(3.4 * columns + 0.4, 3.5 * rows + 0.5)
     figure.set_layout_engine("constrained")
     places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, surface, (_, caption) in zip(places, surfaces, functions, strict=False):
@@ -251,8 +253,8 @@ def panels(path: Path, functions: Sequence[tuple[fem.Function, str]], *, title: 
             axes.set_title(caption, fontsize=10, color=GREY)
         else:
             _place(axes, render(surface, matplotlib.colormaps[colours], limits, view), caption)
-        _colour_bar(figure, axes, colours, limits, label, ticks=4, location="bottom", shrink=0.75, pad=0.03,
-                    aspect=30)
+        colour_bar(figure, axes, colours, limits, label, ticks=4, location="bottom", shrink=0.75, pad=0.03,
+                   aspect=30)
     for axes in places[len(functions):]:
         axes.set_axis_off()
     figure.suptitle(title, fontsize=13)
@@ -271,7 +273,7 @@ def lines(comm: MPI.Comm, path: Path, curves: Sequence[Curve], *, title: str, la
     """
     if comm.rank != 0:
         return
-    figure = _figure(7.2, 4.4)
+    figure = new_figure(7.2, 4.4)
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
     _curves(axes, curves, labels)

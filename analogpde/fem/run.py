@@ -26,14 +26,15 @@ from analogpde.fem.verify import Verifier
 from analogpde.options import Option, check_names
 from analogpde.petsc.lattice import attach
 from analogpde.petsc.log import session
+from analogpde.petsc.options import UNKNOWN_TYPE, unknown_type
 from analogpde.refine.record import SolveLog
 from analogpde.report import build, targets, to_text, write
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 """Exit codes: done; a solve did not converge; the input cannot be used."""
 
-UNKNOWN_TYPE = 86
-"""PETSC_ERR_UNKNOWN_TYPE of petscerror.h."""
+NOT_CONVERGED = 91
+"""PETSC_ERR_NOT_CONVERGED of petscerror.h."""
 
 
 @dataclass
@@ -123,11 +124,16 @@ class Run:
         """Return a progress bar."""
         return Progress(self.comm, total, label)
 
-    def writer(self, functions: Sequence[fem.Function]) -> FieldWriter | NoWriter:
-        """Return a writer of fields, or one that writes nothing if the user wants no files. Collective."""
+    def writer(self, functions: Sequence[fem.Function], stem: str = "fields") -> FieldWriter | NoWriter:
+        """Return a writer of fields, or one that writes nothing if the user wants no files. Collective.
+
+        Args:
+            functions: of one mesh.
+            stem: name of the file, without suffix.
+        """
         if self.folder is None or self["snapshots"] == 0:
             return NoWriter()
-        writer = FieldWriter(self.folder / "fields", functions)
+        writer = FieldWriter(self.folder / stem, functions)
         self.problem["files"] += [str(path) for path in writer.files]
         return writer
 
@@ -251,8 +257,12 @@ class Script:
                 _restart(log, comm)
                 try:
                     self.solve(run)
-                finally:
-                    run.close()
+                except Exception as problem:
+                    # One of another kind may be this rank's alone: to close, which is collective, would be to wait.
+                    if comm.size == 1 or isinstance(problem, (AnalogError, PETSc.Error)):
+                        run.close()
+                    raise
+                run.close()
         except AnalogError as problem:
             message, code = str(problem), BAD_INPUT if isinstance(problem, InvalidInput) else FAILED
         except PETSc.Error as problem:
@@ -289,9 +299,9 @@ def _explained(problem: PETSc.Error, options: Mapping[str, str | None]) -> tuple
             return str(cause), BAD_INPUT if isinstance(cause, InvalidInput) else FAILED
         cause = cause.__cause__ or cause.__context__
     if problem.ierr == UNKNOWN_TYPE:
-        types = " ".join(f"-{name} {text}" for name, text in options.items() if name.endswith("_type"))
-        allowed = "types that this PETSc has, such as -ksp_type analog, cg, gmres, -pc_type analog, gamg, lu, jacobi"
-        return str(InvalidInput("solver or preconditioner", types, allowed)), BAD_INPUT
+        return str(unknown_type(options)), BAD_INPUT
+    if problem.ierr == NOT_CONVERGED:  # its message was printed
+        return "a solve did not converge (-ksp_error_if_not_converged)", FAILED
     raise problem
 
 

@@ -52,10 +52,56 @@ def icosphere(level: int) -> tuple[NDArray, NDArray]:
     """Return points (count, 3) on the unit sphere and triangles (20·4^level, 3), anticlockwise from outside."""
     points, faces = _icosahedron()
     for _ in range(level):
-        points, middle = _edge_midpoints(points, faces)
-        (a, b, c), (bc, ac, ab) = faces.T, middle.T
-        faces = np.vstack([np.c_[a, ab, ac], np.c_[ab, b, bc], np.c_[ac, bc, c], np.c_[ab, bc, ac]])
+        points, faces = _refined(points, faces)
     return points, faces
+
+
+def _refined(points: NDArray, faces: NDArray) -> tuple[NDArray, NDArray]:
+    """Return points and faces of one more subdivision; the parts of face i of n are i, i + n, i + 2n and i + 3n."""
+    points, middle = _edge_midpoints(points, faces)
+    (a, b, c), (bc, ac, ab) = faces.T, middle.T
+    return points, np.vstack([np.c_[a, ab, ac], np.c_[ab, b, bc], np.c_[ac, bc, c], np.c_[ab, bc, ac]])
+
+
+def curved_icosphere(level: int) -> tuple[NDArray, NDArray]:
+    """Return the nodes on the unit sphere and the curved P2 triangles (20·4^level, 6), corners first."""
+    points, faces = icosphere(level)
+    points, middle = _edge_midpoints(points, faces)
+    return points, np.hstack([faces, middle])
+
+
+def smallest_height(level: int) -> float:
+    """Return the smallest height of a triangle of the icosphere on the unit sphere."""
+    fine = min(level, 5)  # from there on a subdivision halves it, within 1e-3
+    points, faces = icosphere(fine)
+    a, b, c = (points[faces[:, i]] for i in range(3))
+    longest = np.stack([np.linalg.norm(p - q, axis=1) for p, q in ((a, b), (b, c), (c, a))]).max(axis=0)
+    return float((np.linalg.norm(np.cross(b - a, c - a), axis=1) / longest).min()) / 2 ** (level - fine)
+
+
+def locate(level: int, directions: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the triangle of the icosphere that each direction passes through.
+
+    Args:
+        level: number of subdivisions.
+        directions: unit vectors (count, 3).
+
+    Returns:
+        Numbers of the triangles (count,) and barycentric coordinates (count, 3) in the flat triangles.
+    """
+    points, faces = _icosahedron()
+    rows = np.arange(len(directions))
+    weights = np.einsum("fcx,px->pfc", np.linalg.inv(np.swapaxes(points[faces], 1, 2)), directions)
+    which = np.argmax(weights.min(axis=2), axis=1)
+    weights = weights[rows, which]
+    for _ in range(level):
+        parts = which[:, None] + len(faces) * np.arange(4)  # of triangle i, see `_refined`
+        points, faces = _refined(points, faces)
+        corners = points[faces[parts]]  # (count, part, corner, axis)
+        weights = np.linalg.solve(np.swapaxes(corners, 2, 3), directions[:, None, :, None])[..., 0]
+        best = np.argmax(weights.min(axis=2), axis=1)
+        which, weights = parts[rows, best], weights[rows, best]
+    return which, weights / weights.sum(axis=1, keepdims=True)
 
 
 def create_sphere(comm: MPI.Comm, level: int, radius: float = 1.0) -> mesh.Mesh:
@@ -70,10 +116,8 @@ def create_sphere(comm: MPI.Comm, level: int, radius: float = 1.0) -> mesh.Mesh:
         radius: radius in metres.
     """
     if comm.rank == 0:
-        points, faces = icosphere(level)
-        points, middle = _edge_midpoints(points, faces)
-        cells = np.hstack([faces, middle]).astype(np.int64)
-        points = radius * points
+        points, cells = curved_icosphere(level)
+        points, cells = radius * points, cells.astype(np.int64)
     else:
         points, cells = np.empty((0, 3)), np.empty((0, 6), dtype=np.int64)
     element: Any = basix.ufl.element("Lagrange", "triangle", 2, shape=(3,), dtype=np.float64)

@@ -11,6 +11,7 @@ from petsc4py import PETSc
 
 from analogpde.errors import AnalogError
 from analogpde.fem.verify import Verifier
+from analogpde.petsc.ksp import REASONS
 from analogpde.refine.record import SolveLog, SolveRecord, Step
 
 DIGITAL_RTOL = 1e-10
@@ -19,11 +20,6 @@ DIGITAL_RTOL = 1e-10
 _SOLVER_OPTION = re.compile(r"^(ksp|pc|mg|sub|mat_mumps|mat_superlu_dist)_")
 # Without it a KSP measures the preconditioned residual, which is not the one that reports are about.
 _TRUE_NORM = ("cg", "fcg", "fgmres", "gcr", "richardson", "bcgs", "cr", "minres")
-_REASONS = {
-    number: name
-    for name, number in sorted(vars(PETSc.KSP.ConvergedReason).items())
-    if isinstance(number, int) and not name.startswith("_")
-}
 
 
 class NotConverged(AnalogError):
@@ -103,6 +99,18 @@ class LinearSystem:
             self.null_space.remove(x)
         self._finish(b, x, seconds)
 
+    @property
+    def shots(self) -> list[int]:
+        """Shots of each level's tiles so far, which a checkpoint has to hold; empty where no PC analog is used."""
+        pc = self.ksp.getPC()
+        return pc.getPythonContext().shots if pc.getType() == "analog" else []
+
+    @shots.setter
+    def shots(self, counts: list[int]) -> None:
+        pc = self.ksp.getPC()
+        pc.setUp()  # the levels are made now
+        pc.getPythonContext().shots = counts
+
     def watched(self) -> PETSc.KSP:
         """Return the KSP for a library that calls it by itself; its solves are recorded, checked and verified too.
 
@@ -133,7 +141,7 @@ class LinearSystem:
         if not self.analog:
             self._record(b, x, seconds)
         if reason <= 0:
-            name = _REASONS.get(reason, str(reason))
+            name = REASONS.get(reason, str(reason))
             worst = self.log.solves[self.prefix].worst if self.prefix in self.log.solves else None
             advice = f" {worst.advice}" if worst is not None and worst.advice else ""
             raise NotConverged(f"solve -{self.prefix}ksp_type {self.ksp.getType()} did not converge: {name} after "
@@ -164,7 +172,7 @@ class LinearSystem:
                 prefix=self.prefix,
                 unknowns=self.matrix.size[0],
                 iterations=self.ksp.getIterationNumber(),
-                converged_reason=_REASONS.get(self.ksp.getConvergedReason(), "UNKNOWN"),
+                converged_reason=REASONS.get(self.ksp.getConvergedReason(), "UNKNOWN"),
                 advice=f"Digital: PETSc's {self.ksp.getType()} with {self.ksp.getPC().getType()} on the host; no tile "
                 "took part. Leave -ksp_type away for an analog solve.",
                 relative_residual=relative,

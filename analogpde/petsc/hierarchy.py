@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.partition import Partition, agglomerated
 from analogpde.petsc.stack import MPI, PETSc
+from analogpde.refine.modes import softness
 from analogpde.tile.blockamc import Bank, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.sharing import Budget, LimitedBank, program_limited
@@ -297,6 +299,7 @@ class CoarsestTile:
                 dense = sp.csr_matrix((values, indices, indptr), shape=(self.size, self.size)).toarray()[None, :n, :n]
             else:
                 dense = np.zeros((0, 0, 0))
+            self.softness = softness(dense[0]) if n else math.inf
             blocks = Blocks.from_dense(dense, first_tile)
             fine = settings.slices or _fine_slices(blocks, settings, MPI.COMM_SELF)
             return program(blocks, settings, settings.coarse_slices if level else fine, programming, budget,
@@ -311,6 +314,7 @@ class CoarsestTile:
             finally:
                 part.destroy()
                 rows.destroy()
+        self.softness = float(comm.allreduce(self.softness, op=MPI.MIN))
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
 

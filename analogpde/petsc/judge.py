@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import math
 
 from analogpde.petsc import log
+from analogpde.petsc.register import check, function
 from analogpde.petsc.stack import PETSc
 from analogpde.refine.loop import Progress
 from analogpde.refine.record import Step
@@ -24,21 +26,28 @@ class Judge:
     only its other duties: absolute tolerance, divergence, NaN. A program's own test decides alone.
     """
 
-    def __init__(self, ksp: PETSc.KSP, b_norm: float, matrix_norm: float, shots: int) -> None:
-        self._ksp, self.b_norm, self._matrix_norm, self._shots = ksp, b_norm, matrix_norm, shots
+    def __init__(self, ksp: PETSc.KSP, b_norm: float, matrix_norm: float) -> None:
+        self._ksp, self.b_norm, self._matrix_norm, self._shots = ksp, b_norm, matrix_norm, 0
         self._rtol = ksp.getTolerances()[0]
         skipped = PETSc.Options().getString(f"{ksp.getOptionsPrefix() or ''}ksp_convergence_test", "") == "skip"
         own_test = skipped or ksp.getConvergenceTest() is not None
-        self._fp32 = self._rtol == FP32_RTOL and not own_test
-        if self._fp32:
+        self.fp32 = self._rtol == FP32_RTOL and not own_test
+        if self.fp32:
             ksp.setTolerances(rtol=0.0)
+        least = ctypes.c_int()
+        check(function("KSPGetMinimumIterations", ctypes.c_void_p, ctypes.c_void_p)(ksp.handle, ctypes.byref(least)))
+        self._least = least.value
         self.history: list[Step] = []
         self.residual_norm, self._solution_norm = math.nan, 0.0
         self.petsc_reason = 0
 
+    def begin(self) -> None:
+        """Count shots from here on: the loop begins."""
+        self._shots = log.machine.inv_shots
+
     def restore(self) -> None:
         """Give the KSP its tolerance back."""
-        if self._fp32:
+        if self.fp32:
             self._ksp.setTolerances(rtol=self._rtol)
 
     def backward_error(self, residual_norm: float) -> float:
@@ -66,7 +75,7 @@ class Judge:
         if progress.residual_norm == 0.0:  # whatever a program's test wants: nothing is left to correct
             return Status.CONVERGED_ATOL
         backward = self.backward_error(progress.residual_norm)
-        if self._fp32 and fp32_equivalent(backward, relative, progress):
+        if self.fp32 and progress.iteration >= self._least and fp32_equivalent(backward, relative, progress):
             return Status.CONVERGED_FP32
         return None
 

@@ -14,23 +14,23 @@ from analogpde.options import KSP_OPTIONS
 from analogpde.petsc import log
 from analogpde.petsc.guard import carried, say
 from analogpde.petsc.judge import Judge
-from analogpde.petsc.matrix import as_aij, ghost_bytes, version
+from analogpde.petsc.matrix import as_aij, ghost_bytes, nullity, version
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
 from analogpde.petsc.register import check, function
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.system import System, slow_modes
 from analogpde.refine.loop import Progress, make_accelerator, refine
-from analogpde.refine.modes import SlowModes
+from analogpde.refine.modes import SOFT, SlowModes, hidden_mode
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
 from analogpde.refine.target import CONFIRMED, FP32_RTOL, WELL_SCALED
 
 _PETSC_RTOL = 1e-5
 _DEFAULT_PCS = (None, "", "none", "ilu", "icc", "bjacobi")
-_REASONS = {code: name for name, code in vars(PETSc.KSP.ConvergedReason).items()
+REASONS = {code: name for name, code in vars(PETSc.KSP.ConvergedReason).items()
             if isinstance(code, int) and name.startswith(("CONVERGED", "DIVERGED"))}
-_REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5: "DIVERGED_BREAKDOWN",
+REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5: "DIVERGED_BREAKDOWN",
                  -3: "DIVERGED_ITS", -11: "DIVERGED_PC_FAILED", -9: "DIVERGED_NANORINF"})
 _MESSAGES_PER_PREFIX = 3
 
@@ -44,8 +44,8 @@ class AnalogKSP:
         self.values: dict[str, Any] = {option.name: option.default for option in KSP_OPTIONS}
         self._sliced: SlicedOperator | None = None
         self._norm: tuple[Any, float, Ledger] = (None, 0.0, Ledger())  # of which matrix, norm, cost of a product
-        self._spread = 1.0  # of the rows' norms
-        self._modes: tuple[Any, SlowModes | None] = (None, None)
+        self._spread, self._entries = 1.0, 0  # of the rows' norms; nonzeros on all ranks
+        self._modes: tuple[Any, SlowModes] | None = None
         self._symmetric: tuple[Any, bool] = (None, False)
         self._messages = 0
         self._told_digital = False
@@ -103,7 +103,7 @@ class AnalogKSP:
         if self._sliced is not None:
             self._sliced.destroy()
             self._sliced = None
-        self._norm, self._modes = (None, 0.0, Ledger()), (None, None)
+        self._norm, self._modes = (None, 0.0, Ledger()), None
 
     def destroy(self, ksp: PETSc.KSP) -> None:
         """Free everything."""
@@ -139,12 +139,13 @@ class AnalogKSP:
         matrix, _ = ksp.getOperators()
         norm, host = self._matrix_norm(matrix)
         sliced = self._sliced_operator(ksp, matrix)
-        if self._modes[0] != version(matrix):
-            self._modes = (version(matrix), slow_modes(matrix, norm))
-        system = System(ksp, b, sliced, host, transposed, self._modes[1],
-                        self.values["ksp_analog_residual_progressive"])
-        judge = Judge(ksp, b.norm(), norm, log.machine.inv_shots)
+        judge = Judge(ksp, b.norm(), norm)
         try:
+            wanted = judge.fp32 and 0.0 < judge.b_norm < math.inf
+            modes, searched = self._slow_modes(ksp, b, norm, host) if wanted else (None, 0)
+            system = System(ksp, b, sliced, host, transposed, modes,
+                            self.values["ksp_analog_residual_progressive"])
+            judge.begin()
             status = self._refine(ksp, system, judge, x)
         finally:
             judge.restore()
@@ -163,20 +164,43 @@ class AnalogKSP:
         if status is Status.DIVERGED_STAGNATED and (outside := system.outside_range()) > 0:
             advice = (f"The right-hand side has {outside:.1e} of itself in the null space, where no x reaches it: "
                       "remove that part (MatNullSpaceRemove). ") + advice
-        history = judge.all_ranks(operations.inv_shots - programmed.inv_shots)
+        history = judge.all_ranks(operations.inv_shots - programmed.inv_shots - searched)
         record = SolveRecord(
             prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,
-            converged_reason=_REASONS.get(reason, str(reason)), advice=advice,
+            converged_reason=REASONS.get(reason, str(reason)), advice=advice,
             relative_residual=history[-1].relative_residual,
             backward_error=judge.backward_error(judge.residual_norm), preconditioner=ksp.getPC().getType() or "none",
             history=history, operations=operations, seconds_setup=setup_seconds + late_seconds,
             seconds_solve=log.clock() - start - late_seconds, description=self._describe_pc(ksp.getPC()),
             digital_parts=self._digital_parts(ksp.getPC(), operations),
-            tile_use=ksp.getPC().getPythonContext().tile_use if ksp.getPC().getType() == "analog" else None)
+            tile_use=ksp.getPC().getPythonContext().tile_use if ksp.getPC().getType() == "analog" else None,
+            entries=self._entries)
         system.destroy()
         if comm.size == MPI.COMM_WORLD.size:  # a solver on part of the ranks is somebody's inner solver
             log.add(record, inside_another=AnalogKSP._depth > 1)
         self._tell(comm, record)
+
+    def _slow_modes(self, ksp: PETSc.KSP, b: PETSc.Vec, norm: float, host: Ledger) -> tuple[SlowModes, int]:
+        """Return the slow modes of the operator, found once, and the INV shots of all ranks that it took. Collective.
+
+        If the coarsest operator is soft, or none tells, the tiles are asked for a nearly singular mode, too.
+        """
+        matrix, _ = ksp.getOperators()
+        if self._modes is not None and self._modes[0] == version(matrix):
+            return self._modes[1], 0
+        pc, found, shots = ksp.getPC(), None, log.machine.inv_shots
+        soft = pc.getType() == "analog" and pc.getPythonContext().softness < SOFT
+        if soft and not nullity(matrix):
+            context = pc.getPythonContext()
+            system, counts = System(ksp, b, None, host), context.shots
+            begin, end = matrix.getOwnershipRange()
+            found = hidden_mode(system, self._accelerator(ksp, system), self.values["ksp_analog_restart"], begin,
+                                end - begin)
+            system.destroy()
+            context.shots = counts  # the solve draws the same noise, whether a restarted program has searched or not
+        modes = slow_modes(matrix, norm, found)
+        self._modes = (version(matrix), modes)
+        return modes, int(ksp.getComm().tompi4py().allreduce(log.machine.inv_shots - shots)) if soft else 0
 
     def _refine(self, ksp: PETSc.KSP, system: System, judge: Judge, x: PETSc.Vec) -> Status:
         """Run the loop on this rank's part of x. Collective."""
@@ -279,6 +303,7 @@ class AnalogKSP:
         norm = float(comm.allreduce(largest, op=MPI.MAX))
         least = float(comm.allreduce(smallest, op=MPI.MIN))
         self._spread = norm / least if least > 0 else math.inf
+        self._entries = int(comm.allreduce(entries))
         self._norm = (version(matrix), norm, Ledger(host_flops=2 * entries, host_bytes=12 * entries, rank_bytes=sent))
         return norm, self._norm[2]
 

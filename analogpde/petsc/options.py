@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from analogpde.chip import Chip, load
 from analogpde.chip.chip import OVERRIDES
+from analogpde.errors import InvalidInput, did_you_mean
 from analogpde.manual import default_text
 from analogpde.options import CHIP_OPTIONS, TABLE, Option, check_names
 from analogpde.petsc.stack import PETSc
+
+UNKNOWN_TYPE = 86
+"""PETSC_ERR_UNKNOWN_TYPE of petscerror.h."""
 
 
 def read(options: Iterable[Option], prefix: str, *, inherit: bool = False) -> dict[str, Any]:
@@ -79,6 +83,22 @@ def help_text(title: str, options: Iterable[Option], prefix: str, now: dict[str,
         lines.append(f"  -{prefix}{option.name}: <now {usual if value is None else value} : formerly {usual}>: "
                      f"{option.help} ({option.allowed})")
     return "\n".join(lines) + "\n"
+
+
+def unknown_type(options: Mapping[str, str | None]) -> InvalidInput:
+    """Return the error for a solver or preconditioner that PETSc does not know.
+
+    Args:
+        options: those in use.
+    """
+    types = {name: text for name, text in options.items() if name.endswith(("ksp_type", "pc_type")) and text}
+    known = ("analog", "cg", "gmres", "fgmres", "fcg", "bcgs", "minres", "preonly", "richardson", "gamg", "lu",
+             "cholesky", "jacobi", "bjacobi", "asm", "ilu", "icc", "sor", "fieldsplit", "mg", "none")
+    near = [did_you_mean(text, known) for text in types.values() if text and text not in known]
+    return InvalidInput(
+        "solver or preconditioner", " ".join(f"-{name} {text}" for name, text in types.items()),
+        "types that this PETSc has, such as -ksp_type analog, cg, gmres, -pc_type analog, gamg, lu, jacobi",
+        " ".join(filter(None, near)))
 
 
 def wants_help() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,29 @@ class AnalogPC:
         return "\n".join(head + (self._lines or ["not set up yet"]))
 
     __repr__ = describe
+
+    @property
+    def softness(self) -> float:
+        """How soft the coarsest operator is (`analogpde.refine.modes.softness`); 0 if that is not known."""
+        last = self._levels[-1] if self._levels else None
+        return last.softness if isinstance(last, CoarsestTile) else 0.0
+
+    @property
+    def shots(self) -> list[int]:
+        """Shots of each level so far, by which their read noise is drawn; the same on every rank.
+
+        Setting them makes a restarted program draw the noise that an uninterrupted one would. Levels that are not on
+        tiles have none.
+        """
+        return [level.event for level in self._levels if level is not None]
+
+    @shots.setter
+    def shots(self, counts: Sequence[int]) -> None:
+        levels = [level for level in self._levels if level is not None]
+        if len(counts) != len(levels):
+            raise ValueError(f"{len(counts)} counts of shots for {len(levels)} levels")
+        for level, count in zip(levels, counts, strict=True):
+            level.event = int(count)
 
     def _fingerprint_of(self, matrix: PETSc.Mat) -> tuple[bytes, bytes]:
         """Return hashes of pattern and values: of all ranks' rows, the same on every rank. Collective."""

@@ -11,18 +11,23 @@ from analogpde.cost import Ledger
 from analogpde.petsc import log
 from analogpde.petsc.matrix import near_null_vectors
 from analogpde.petsc.sliced import SlicedOperator
-from analogpde.petsc.stack import PETSc
+from analogpde.petsc.stack import MPI, PETSc
 from analogpde.refine.modes import SlowModes
 
 
-def slow_modes(matrix: PETSc.Mat, norm: float) -> SlowModes:
-    """Return what tells of the error along the near-null vectors of a matrix. Collective.
+def slow_modes(matrix: PETSc.Mat, norm: float, found: NDArray[np.float64] | None = None) -> SlowModes:
+    """Return what tells of the error along the near-null vectors of a matrix, and along a mode found. Collective.
 
     Args:
         matrix: A. norm: an estimate of ‖A‖₂.
+        found: one more vector, this rank's part.
     """
     comm = matrix.getComm().tompi4py()
     vectors = near_null_vectors(matrix)
+    if found is not None:
+        largest = comm.allreduce(float(np.abs(found).max(initial=0.0)), op=MPI.MAX)
+        if 0.0 < largest < math.inf:
+            vectors = np.column_stack((vectors, found / largest))
     images = np.empty_like(vectors)
     v, image = matrix.createVecs()
     for k in range(vectors.shape[1]):

@@ -1,4 +1,4 @@
-"""Slow modes known beforehand: what a matrix all but annihilates, asked for its share of the error."""
+"""Slow modes, known beforehand or looked for: what a matrix all but annihilates, asked for its share of the error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from analogpde.refine.loop import LinearSystem, Progress, make_accelerator, refine
+from analogpde.refine.status import Status
+
+# Below this softness of the coarsest operator a nearly singular mode is looked for. On 2-D Poisson, 256 to 2304
+# unknowns, it is 0.6 to 2; shifted to a relative lowest eigenvalue of 1e-2 0.03 to 0.22, of 1e-4 and less 0.004 to
+# 0.16, which is what the coarse space leaves of it.
+SOFT = 0.25
+# The search ends at this residual, or after so many steps.
+SEARCH_RTOL, SEARCH_STEPS = 1e-6, 100
 SINGULAR = 2.0**-46  # |vᵀAv| below this fraction of ‖A‖ is rounding: nothing is known of the error along v
 
 
@@ -43,3 +52,76 @@ class SlowModes:
         inverse = self._inverse.T if transposed else self._inverse
         c = inverse @ (self._add(residual @ self._vectors) / self._lengths)
         return math.sqrt(max(float(c @ self._gram @ c), 0.0))
+
+
+def softness(matrix: NDArray[np.float64]) -> float:
+    """Return how soft a dense operator is: its smallest singular value over that of the 2-D Laplacian of its size.
+
+    Both are scaled to a unit diagonal; the Laplacian's is 1 − cos(π/(√n + 1)). Infinite without rows.
+    """
+    if not len(matrix):
+        return math.inf
+    scale = 1.0 / np.sqrt(np.abs(np.diag(matrix)))
+    scaled = matrix * np.outer(scale, scale)
+    if not np.isfinite(scaled).all():
+        return 0.0
+    usual = 1.0 - math.cos(math.pi / (math.sqrt(len(matrix)) + 1.0))
+    return float(np.linalg.svd(scaled, compute_uv=False)[-1]) / usual
+
+
+class _Search:
+    """A y = w on the tiles of A x = b, w without structure."""
+
+    def __init__(self, system: LinearSystem, first: int, size: int) -> None:
+        self._system = system
+        self._b = system.residual(np.zeros(size)).copy()
+        # the fractional part of a large sine: the same numbers on any number of ranks, with something of every mode
+        w = np.modf(43758.5453 * np.sin(12.9898 * np.arange(first + 1, first + size + 1)))[0]
+        b_norm, w_norm = np.sqrt(system.sum(np.array([self._b @ self._b, w @ w])))
+        self._w = w * (b_norm / w_norm if w_norm > 0 else 0.0)  # of b's size, so that b − A y loses nothing
+        self.size = float(b_norm)
+
+    def multiply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return A x."""
+        return self._system.multiply(x)
+
+    def residual(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return w − A x."""
+        return np.asarray(self._w - (self._b - self._system.residual(x)))
+
+    def machine_residual(self, x: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return `true`: no slices are needed to find a direction."""
+        return true
+
+    def correct(self, residual: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the tiles' correction."""
+        return self._system.correct(residual)
+
+    def slow_error(self, residual: NDArray[np.float64]) -> float:
+        """Return 0: it is what is looked for."""
+        return 0.0
+
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sum over ranks."""
+        return self._system.sum(values)
+
+
+def hidden_mode(system: LinearSystem, accelerator: str, restart: int, first: int, size: int) -> NDArray[np.float64]:
+    """Return y with A y ≈ w for a w that has something of every mode: where A is nearly singular, mostly its slow mode.
+
+    One step of inverse iteration. A right-hand side, or a Krylov space, that has nothing of a nearly singular mode
+    does not tell of the error along it, which the tiles' noise brings in all the same. Collective.
+
+    Args:
+        system: A x = b with b not zero.
+        accelerator, restart: as the solve itself takes them.
+        first, size: this rank's rows of A.
+    """
+    search = _Search(system, first, size)
+    y = np.zeros(size)
+
+    def test(progress: Progress) -> Status | None:
+        return Status.CONVERGED_RTOL if progress.residual_norm <= SEARCH_RTOL * search.size else None
+
+    refine(search, y, make_accelerator(accelerator, size, restart), test=test, max_iterations=SEARCH_STEPS)
+    return y

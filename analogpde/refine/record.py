@@ -55,6 +55,7 @@ class SolveRecord:
         description: lines that describe the preconditioner (levels, tiles), as -ksp_view prints.
         digital_parts: what of the corrections is digital though tiles take part, in words; '' if nothing.
         tile_use: how a chip of few tiles is used, None if it has no limit.
+        entries: nonzeros of the matrix, over all ranks; 0 if it has none to count.
     """
 
     prefix: str
@@ -74,6 +75,7 @@ class SolveRecord:
     description: str = ""
     digital_parts: str = ""
     tile_use: TileUse | None = None
+    entries: int = 0
 
     @property
     def converged(self) -> bool:
@@ -102,6 +104,7 @@ class SolveSummary:
     seconds_setup: float = 0.0
     seconds_solve: float = 0.0
     operations: Ledger = field(default_factory=Ledger)
+    programmings: int = 0
 
     def add(self, record: SolveRecord) -> None:
         """Count one more solve; the record itself is kept only if it is the new worst."""
@@ -115,6 +118,7 @@ class SolveSummary:
         self.seconds_setup += record.seconds_setup
         self.seconds_solve += record.seconds_solve
         self.operations.add(record.operations)
+        self.programmings += record.operations.tiles_programmed > record.operations.tiles_multiplexed
         if record.converged:
             worse = self.worst.converged and record.iterations > self.worst.iterations
         else:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analogpde.cost import Run, estimate
 from analogpde.refine.record import SolveLog, SolveSummary
 from analogpde.refine.target import BACKWARD_ERROR
 from analogpde.report.model import HistoryRow, Report, Solve, Totals, finite, plain
@@ -49,9 +50,29 @@ def build(log: SolveLog, problem: Mapping[str, Any] | None = None, seconds_assem
         solves=solves,
         totals=totals,
         environment=environment(),
+        cost=_cost(log),
     )
     check(report.as_dict())
     return report
+
+
+def _cost(log: SolveLog) -> dict[str, Any] | None:
+    """Return the estimated cost of the solves of one prefix, that with the most INV shots.
+
+    None without tiles, and where a solve failed: there is no digital run to the same accuracy then.
+    """
+    prefix, summary = max(log.solves.items(), key=lambda item: item[1].operations.inv_shots, default=("", None))
+    if summary is None or not summary.operations.inv_shots or summary.failures:
+        return None
+    chip: Mapping[str, Any] = log.chip
+    if not isinstance(chip.get("tile_size"), int) or not isinstance(chip.get("adc"), Mapping):
+        return None  # a chip of another version: no estimate, but a report
+    run = Run(
+        operations=summary.operations, programmings=summary.programmings, right_hand_sides=summary.count,
+        iterations=summary.iterations_total, unknowns=summary.worst.unknowns, entries=summary.worst.entries,
+        ranks=log.ranks, tile=chip["tile_size"], adc_bits=chip["adc"].get("bits"))
+    data: dict[str, Any] = plain({"prefix": prefix, **estimate(run)})
+    return data
 
 
 def _solve(prefix: str, summary: SolveSummary) -> Solve:

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analogpde.report.model import HistoryRow, Report, Solve
 
@@ -76,6 +76,35 @@ def iterations(report: Report, key: str) -> str:
         f"{solve.prefix or 'no prefix'}: smallest {solve.iterations_min}, mean {solve.iterations_mean:.1f}, largest "
         f"{solve.iterations_max} of {solve.count} solves." for solve in many)
     return _draw(lambda axes: _draw_iterations(axes, many), key, label, height=1.1 + 0.4 * len(many))
+
+
+def cost(report: Report, key: str) -> str:
+    """Return the figure of how far each constant alone moves the energy ratios, '' without estimates."""
+    if not report.cost:
+        return ""
+    bars = report.cost["sensitivity"][:8]
+    ratios = report.cost["ratios"]
+    if any(value is None or value <= 0 for bar in bars for memory in ("hbm", "sram") for value in bar[memory]):
+        return ""
+    label = "Energy of the rival over that of the chip, constants moved one by one. " + " ".join(
+        f"{bar['constant']}: GPU {min(bar['hbm']):.2g} to {max(bar['hbm']):.2g}, SRAM {min(bar['sram']):.2g} to "
+        f"{max(bar['sram']):.2g}." for bar in bars)
+    return _draw(lambda axes: _draw_cost(axes, bars, ratios), key, label, height=1.2 + 0.32 * len(bars))
+
+
+def _draw_cost(axes: Axes, bars: list[dict[str, Any]], ratios: dict[str, float]) -> None:
+    for memory, colour, shift, name in (("hbm", FIRST, -0.18, "GPU"), ("sram", SECOND, 0.18, "SRAM")):
+        rows = [row + shift for row in range(len(bars))]
+        low, high = ([pick(bar[memory]) for bar in bars] for pick in (min, max))
+        axes.hlines(rows, low, high, color=colour, linewidth=6, alpha=0.6, label=f"against {name}")
+        axes.axvline(ratios[f"energy_{memory}"], color=colour, linewidth=1.2)
+    axes.axvline(1.0, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(bars)), [bar["constant"].replace("_", " ") for bar in bars], parse_math=False)
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    axes.set_xlabel("energy of the rival / energy of the chip")
+    axes.grid(visible=False, axis="y")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
 
 
 def _positive(history: list[HistoryRow], name: str) -> list[tuple[int, float]]:

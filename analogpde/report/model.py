@@ -131,6 +131,7 @@ class Report:
         solves: one entry per options prefix.
         totals: operation counts and times of the whole run.
         environment: versions, machine, date and command line.
+        cost: estimates of `analogpde.cost.estimate`; None without tiles.
         schema: name and version of this format.
     """
 
@@ -142,6 +143,7 @@ class Report:
     solves: list[Solve]
     totals: Totals
     environment: dict[str, Any]
+    cost: dict[str, Any] | None = None
     schema: str = SCHEMA
 
     @property
@@ -167,6 +169,7 @@ class Report:
             "solves": [dataclasses.asdict(solve) for solve in self.solves],
             "totals": {**totals.pop("operations"), **totals},
             "environment": self.environment,
+            "cost": self.cost,
         }
 
     @staticmethod

@@ -11,7 +11,7 @@ from typing import Any
 
 from analogpde.errors import AnalogError
 from analogpde.refine.target import BACKWARD_ERROR
-from analogpde.report import figures, words
+from analogpde.report import costs, figures, words
 from analogpde.report.model import Report, Solve
 
 NO_FIGURES = ("This page has no figures because Matplotlib could not be imported where it was made: "
@@ -72,6 +72,10 @@ def to_html(report: Report, folder: Path | None = None) -> str:
         no_figures="" if drawn else NO_FIGURES,
         pictures=[_picture(entry, folder) for entry in problem.get("pictures", [])],
         operations=words.OPERATIONS,
+        cost_title=costs.title(report.cost) if report.cost else "",
+        cost_caution=costs.CAUTION,
+        cost_rows=costs.rows(report.cost) if report.cost else [],
+        cost_figure=_markup(figures.cost(report, "cost")) if drawn and report.cost else "",
         times=_times(report),
         backward_limit=BACKWARD_ERROR,
     ) + "\n"

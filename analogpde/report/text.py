@@ -6,7 +6,7 @@ import dataclasses
 import textwrap
 
 from analogpde.refine.target import BACKWARD_ERROR
-from analogpde.report import words
+from analogpde.report import costs, words
 from analogpde.report.model import HistoryRow, Report, Solve
 
 WIDTH = 100
@@ -38,6 +38,11 @@ def to_text(report: Report) -> str:
     lines += _labelled("wall time", f"assemble {words.seconds(totals.seconds_assemble)}   "
                                     f"program {words.seconds(totals.seconds_program)}   "
                                     f"solve {words.seconds(totals.seconds_solve)}")
+    if report.cost:
+        lines += ["", _rule(costs.title(report.cost)), *_wrap(costs.CAUTION, WIDTH)]
+        for label, words_of_it in costs.rows(report.cost):
+            lines += _labelled(label, words_of_it)
+        lines.append("")
     lines += _results(report)
     if problem.get("files"):
         lines += _labelled("files", problem["files"][0])

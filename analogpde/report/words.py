@@ -30,7 +30,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "rounds": ("rounds", "applications of banks of tiles in sequence, added up over ranks"),
     "round_settlings": ("round load", "1 over the slowest mode of each round"),
     "rank_bytes": ("bytes sent", "between ranks"),
-    "tiles_replaced": ("tiles replaced", "of the rewritten: on a spare tile, because the first is dead or too faulty"),
+    "tiles_replaced": ("tiles replaced", "of these, on a spare tile: the first was too faulty"),
     "mvm_slices_saved": ("MVM slices saved", "by progressive residuals, which do without the lowest slices"),
 }
 """Label and meaning of each count of the ledger."""

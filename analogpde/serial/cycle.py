@@ -27,6 +27,7 @@ from analogpde.patches.rules import (
     sampled_cost,
     smoothing_sweeps,
 )
+from analogpde.refine.modes import softness
 from analogpde.tile.blockamc import DEEPEST, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
 
@@ -71,6 +72,7 @@ class Whole:
     def __init__(self, matrix: sp.csr_matrix, settings: Settings, level: int, first_tile: int) -> None:
         blocks = Blocks.from_dense(matrix.toarray()[None], first_tile)
         fine = settings.slices or choose_slices(*sampled_cost(blocks, settings.chip, settings.shift))
+        self.softness = softness(matrix.toarray())
         self.tiles, self.depth = 1, depth_needed(matrix.shape[0], settings.chip.lines)
         self.bank = program_blocks(blocks, depth=self.depth, slices=settings.coarse_slices if level else fine,
                                    **settings.programming)
@@ -242,6 +244,12 @@ class Cycle:
                     raise
         self.digital_parts = f"the coarsest level, {size} unknowns, is solved by digital LU"
         return DigitalCoarse(matrix)
+
+    @property
+    def softness(self) -> float:
+        """How soft the coarsest operator is (`analogpde.refine.modes.softness`); 0 if that is not known."""
+        last = self._levels[-1]
+        return last.softness if isinstance(last, Whole) else 0.0
 
     def correct(self, residual: NDArray[np.float64]) -> tuple[NDArray[np.float64], Ledger]:
         """Return d ≈ A⁻¹ residual: one V(1,1) cycle, and what it took."""

@@ -15,7 +15,7 @@ from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput, ProgrammingFailed, did_you_mean
 from analogpde.options import TABLE
 from analogpde.refine.loop import Progress, make_accelerator, refine
-from analogpde.refine.modes import SlowModes
+from analogpde.refine.modes import SOFT, SlowModes, hidden_mode
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
 from analogpde.refine.target import CONFIRMED, WELL_SCALED, fp32_equivalent
@@ -71,7 +71,7 @@ class ProgrammedMatrix:
         self._system, self._cycle, self.settings = system, cycle, settings
         self._seconds, self._unpaid = seconds, cycle.programmed
         self._sliced: SlicedProduct | None = None
-        self.slow_modes = SlowModes(system.near, system.matrix @ system.near, system.norm, lambda values: values)
+        self._modes: SlowModes | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -158,6 +158,18 @@ class ProgrammedMatrix:
                     lambda x: x[:, :count] + 1j * x[:, count:])
         return columns, lambda x: x
 
+    def slow_modes(self, solve: _Refinement, accelerator: str) -> SlowModes:
+        """Return what tells of the error along slow modes, looked for with the tiles by the first solve that asks."""
+        if self._modes is None:
+            near = self._system.near
+            if self._cycle.softness < SOFT:
+                found = hidden_mode(solve, accelerator, TABLE["ksp_analog_restart"].default, 0, self._system.rows)
+                largest = float(np.abs(found).max())
+                if 0.0 < largest < math.inf:
+                    near = np.column_stack((near, found / largest))
+            self._modes = SlowModes(near, self._system.matrix @ near, self._system.norm, lambda values: values)
+        return self._modes
+
     def sliced(self, bits: int) -> SlicedProduct:
         """Return the bit-sliced product with so many bits, made when it is first wanted."""
         if self._sliced is None or self._sliced.bits != bits:
@@ -173,12 +185,13 @@ class _Refinement:
                  ) -> None:
         self._system, self._cycle = programmed._system, programmed._cycle
         self._b, self._rtol, self._how = b, rtol, how
-        self._describe, self._modes = programmed.describe, programmed.slow_modes
+        self._programmed = programmed
+        self._modes: SlowModes | None = None
         self._b_norm = float(np.linalg.norm(b))
         self._sliced = programmed.sliced(how["residual_bits"]) if how["residual"] == "sliced" else None
         entries = self._system.matrix.nnz
         self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries)
-        self.operations = Ledger()
+        self.operations, self._searched = Ledger(), Ledger()
         self.history: list[Step] = []
         self.forward = self._norm = math.inf
         self._size = self._gap = self._seconds = 0.0
@@ -214,8 +227,8 @@ class _Refinement:
         return x
 
     def slow_error(self, residual: NDArray[np.float64]) -> float:
-        """Return the norm of the error along near-null vectors."""
-        return self._modes.error(residual)
+        """Return the norm of the error along slow modes."""
+        return self._modes.error(residual) if self._modes is not None else 0.0
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum over one process."""
@@ -232,6 +245,9 @@ class _Refinement:
         if name == "auto" and not self._system.symmetric:
             name = "fgmres"
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging solve is a status, not a warning
+            if self._rtol is None and self._b_norm > 0.0:
+                self._modes = self._programmed.slow_modes(self, name)
+                self._searched, self.operations = self.operations, Ledger()
             status = refine(self, x, make_accelerator(name, x.size, self._how["restart"]), test=self._test,
                             max_iterations=max_iterations, stagnation=self._how["stagnation"],
                             confirm=CONFIRMED if self._system.spread > WELL_SCALED else None)
@@ -274,9 +290,9 @@ class _Refinement:
         return SolveRecord(
             prefix="", unknowns=self._system.rows, iterations=last.iteration, converged_reason=status.name,
             advice=advice, relative_residual=last.relative_residual, backward_error=self._backward_error(self._norm),
-            preconditioner="analog", history=self.history, operations=self.operations + programmed,
-            seconds_setup=seconds, seconds_solve=self._seconds, description=self._describe(),
-            digital_parts=self._cycle.digital_parts)
+            preconditioner="analog", history=self.history, operations=self.operations + self._searched + programmed,
+            seconds_setup=seconds, seconds_solve=self._seconds, description=self._programmed.describe(),
+            digital_parts=self._cycle.digital_parts, entries=self._system.matrix.nnz)
 
 
 def program(

@@ -118,6 +118,11 @@ class Result:
     chip: dict[str, Any]
 
     @property
+    def value(self) -> NDArray[Any]:
+        """The answer, x."""
+        return self.x
+
+    @property
     def converged(self) -> bool:
         """Whether every right-hand side reached its tolerance."""
         return self.status.code > 0

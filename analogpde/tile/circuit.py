@@ -171,9 +171,9 @@ class Circuit:
         lines += [f"I{k} 0 {a} {current:.17g}" for k, (a, current) in enumerate(self.currents)]
         lines += [f"V{k} {a} 0 {voltage:.17g}" for k, (a, voltage) in enumerate(self.sources)]
         for k, (out, into, factor, offset) in enumerate(self.scalers):
-            lines += [f"Vs{k} {out} s{k} {offset:.17g}", f"Es{k} s{k} 0 {into} 0 {factor:.17g}"]
+            lines += [f"Vs{k} {out} xs{k} {offset:.17g}", f"Es{k} xs{k} 0 {into} 0 {factor:.17g}"]
         for k, amp in enumerate(self.amplifiers):
-            plus = f"o{k}"
+            plus = f"xo{k}"
             lines.append(f"Vo{k} {plus} {amp.plus} {amp.offset:.17g}")
             clipped = np.isfinite(amp.swing)
             if np.isinf(amp.gain_bandwidth):
@@ -184,12 +184,12 @@ class Circuit:
                     lines.append(f"Ea{k} {amp.out} 0 {plus} {amp.minus} {amp.gain:.17g}")
                 continue
             # one pole: a current of gain µA per volt into 1 MΩ and a capacitor
-            lines += [f"Ga{k} 0 p{k} {plus} {amp.minus} {amp.gain * 1e-6:.17g}", f"Rp{k} p{k} 0 1e6",
-                      f"Cp{k} p{k} 0 {amp.gain / (2 * np.pi * amp.gain_bandwidth) * 1e-6:.17g}"]
+            lines += [f"Ga{k} 0 xp{k} {plus} {amp.minus} {amp.gain * 1e-6:.17g}", f"Rp{k} xp{k} 0 1e6",
+                      f"Cp{k} xp{k} 0 {amp.gain / (2 * np.pi * amp.gain_bandwidth) * 1e-6:.17g}"]
             if clipped:
-                lines.append(f"Ba{k} {amp.out} 0 V=max(min(v(p{k}),{amp.swing:.17g}),{-amp.swing:.17g})")
+                lines.append(f"Ba{k} {amp.out} 0 V=max(min(v(xp{k}),{amp.swing:.17g}),{-amp.swing:.17g})")
             else:
-                lines.append(f"Ea{k} {amp.out} 0 p{k} 0 1")
+                lines.append(f"Ea{k} {amp.out} 0 xp{k} 0 1")
         return lines
 
 

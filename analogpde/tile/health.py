@@ -98,6 +98,7 @@ def stable(held: Blocks, factors: Factors, loop: Loop | None = None, chip: Chip 
     if len(doubt) and (loop is None or loop.inverted is None):
         passed[doubt] = _symmetric_part_definite(held.select(doubt))
         doubt = np.flatnonzero(~passed)
+    doubt = doubt[factors.regular[doubt]]  # a row that nothing loads has no dynamics
     if len(doubt) and loop is not None and chip is not None:
         passed[doubt] = np.linalg.eigvals(dynamics(loop.select(doubt), chip)).real.max(axis=1) < 0
     elif len(doubt):

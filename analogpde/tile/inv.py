@@ -18,12 +18,13 @@ from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
+from analogpde.tile.dense import Inverses, worth_it
 from analogpde.tile.factors import Factors, Groups, factorise
 from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_value, stable
 from analogpde.tile.kernels import shoot
 from analogpde.tile.lines import Drawing, Lines
 from analogpde.tile.lines import shoot as shoot_lines
-from analogpde.tile.loop import Spread, close, compensated
+from analogpde.tile.loop import Spread, close, compensated, thinned
 from analogpde.tile.noise import Purpose, stream
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.settling import sampling, settling_time
@@ -126,7 +127,12 @@ class InvBank:
         driven = self.kept if transposed else self.sizes
         if self.circuit is not None and self.count:
             return self._through_lines(self.circuit, x, event, driven, read, transposed)
-        if self.count:
+        if self._inverses is not None:
+            self.dense_solves += self._inverses.shoot(
+                x, read, self.deviation, self.drawn, self.scale, self.sign, np.ones(self.count, bool),
+                (self.chip.dac.codes, self.chip.adc.codes), (self.seed, self.word, self.tiles, event), self.sizes,
+                transposed)
+        elif self.count:
             f = self.factors
             rows, cols, row, col = f.rows, f.cols, self.row, self.col
             if transposed:
@@ -149,6 +155,12 @@ class InvBank:
         ones, same = np.ones_like(x), np.ones(self.count)
 
         def settle(volts: NDArray[np.float64], which: NDArray[np.bool_], repeat: int) -> None:
+            if self._inverses is not None:
+                again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
+                self.dense_solves += self._inverses.shoot(
+                    volts, self.sizes, self.deviation, self.drawn, ones, same, which, (0, 0),
+                    (self.seed, again, self.tiles, event), self.sizes, transposed)
+                return
             members = np.where((f.members >= 0) & which[f.members], f.members, -1)
             some = (members >= 0).any(axis=1)
             word = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
@@ -170,6 +182,13 @@ class InvBank:
         return lines
 
     @cached_property
+    def _inverses(self) -> Inverses | None:
+        """Inverses, where wires have filled the tiles' matrices and products are faster than substitutions."""
+        if self.chip.wire.ideal or not worth_it(self.factors):
+            return None
+        return Inverses(self.factors, self.offsets, self.row, self.col)
+
+    @cached_property
     def load(self) -> Ledger:
         """What one application asks of amplifiers and time, whichever way it goes."""
         return self._load(np.ones(self.count, bool))
@@ -185,8 +204,8 @@ class InvBank:
             round_settlings=float(slowness.max()))
 
 
-def _chunks(count: int, size: int) -> Iterator[NDArray[np.int64]]:
-    step = max(1, _CHUNK_ENTRIES // max(1, size * size))
+def _chunks(count: int, size: int, entries: int) -> Iterator[NDArray[np.int64]]:
+    step = max(1, entries // max(1, size * size))
     for start in range(0, count, step):
         yield np.arange(start, min(start + step, count))
 
@@ -226,7 +245,8 @@ def program_bank(
     closed = not (chip.ideal_loop and chip.ideal_lines and chip.amplifier.gain_bandwidth is None)
     slowness = np.zeros(count)
     ledger = Ledger()
-    for chunk in _chunks(count, n):
+    crowded = not chip.wire.ideal or chip.inverter.gain_bandwidth is not None  # some ten full matrices a tile
+    for chunk in _chunks(count, n, _CHUNK_ENTRIES // 8 if crowded else _CHUNK_ENTRIES):
         pending, extra, spare = chunk, np.zeros(len(chunk)), np.zeros(len(chunk), np.int64)
         moved = 0
         for attempt in range(ATTEMPTS):
@@ -239,6 +259,8 @@ def program_bank(
                 spread = Spread.draw(part, chip, seed=seed, name=name)
                 loop = close(held, chip, spread)
                 matrix, noise = loop.blocks, noise * loop.passed
+                if loop.load.ndim == 3:
+                    matrix = thinned(matrix, held.blocks)
             trial = factorise(matrix)
             on = np.bincount(part.owner * np.int64(n) + part.row, minlength=len(pending) * n)
             fullest = on.reshape(-1, n).max(axis=1, initial=0)
@@ -253,6 +275,10 @@ def program_bank(
                 delta = np.where(smallest > 0, 2.0 * loudest / smallest, np.inf)
             good = trial.regular & (delta <= LARGEST_DELTA) & (smallest > SINGULAR)
             good &= stable(matrix, trial, loop, chip)  # ideal cells too: they make no circuit stable that is not
+            if chip.faults.any:  # a line without a cell, which the finite gain alone would hold
+                current = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
+                silent = ((current.reshape(-1, n) == 0) & (np.arange(n) < part.sizes[:, None])).any(axis=1)
+                good &= ~silent
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
@@ -289,11 +315,8 @@ def program_bank(
             missing = np.where(over, (np.where(over, delta, 0.0) - 0.9) * smallest, 0.0)
             least = np.full(len(pending), 0.01)
             if chip.faults.any:  # in place of a tile with a line that carries no current a spare one may do as it is
-                current = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
-                silent = (current.reshape(-1, n) == 0) & (np.arange(n) < part.sizes[:, None])
-                replaced = silent.any(axis=1)
-                least[replaced] = 0.0
-                replaced |= attempt >= PATIENCE
+                replaced = silent | (attempt >= PATIENCE)
+                least = np.where(silent, 0.0, 0.01)
                 spare, moved = (spare + replaced)[~good], int(np.count_nonzero(replaced & ~good))
             else:
                 spare = spare[~good]

@@ -100,25 +100,9 @@ class Lines:
 
 
 def largest_gain(factors: Factors) -> Array:
-    """Estimate ‖Ĝ⁻¹‖_∞, the largest output for inputs within ±1, shape (K,): from below, and nearly always exactly.
-
-    Three steps of Hager's method (SIAM J. Sci. Stat. Comput. 5, 1984) from a vector of ones, with which an M-matrix is
-    done at once.
-    """
-    count, n = factors.rows.shape
-    groups = factors.groups
-    inside = np.arange(n) < factors.sizes[:, None]
-    signs = inside.astype(factors.data.dtype)
-    largest = np.zeros(count)
-    for _ in range(3):
-        groups.solve(signs)
-        row = np.argmax(np.abs(signs) * inside, axis=1)
-        largest = np.maximum(largest, np.abs(signs[np.arange(count), row]))
-        signs[:] = 0.0
-        signs[np.arange(count), row] = 1.0
-        groups.solve(signs, transposed=True)
-        signs = np.where(signs < 0, -inside.astype(signs.dtype), inside.astype(signs.dtype))
-    return np.maximum(largest, 1e-30)
+    """Return ‖Ĝ⁻¹‖_∞, the largest output for inputs within ±1, shape (K,)."""
+    sums = np.abs(factors.groups.inverse()).sum(axis=2, dtype=np.float64)
+    return np.maximum(sums.max(axis=1, initial=0.0), 1e-30)
 
 
 @dataclass(frozen=True)
@@ -132,10 +116,10 @@ class Drawing:
     event: int
 
     def noise(self, deviation: float | None, what: str, n: int) -> Array | float:
-        """Draw one number a line, shape (K, n)."""
+        """Draw one number a line in use, shape (K, n)."""
         if not deviation:
             return 0.0
-        sizes = self.sizes.astype(np.int64)
+        sizes = np.minimum(self.sizes, n).astype(np.int64)
         offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
         out = np.zeros((len(sizes), n))
         out[np.arange(n) < sizes[:, None]] = deviation * normal(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +20,15 @@ from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import dead_rows, hold
-from analogpde.tile.kernels import multiply
 from analogpde.tile.lines import Drawing
 from analogpde.tile.noise import Purpose, normal, stream
 from analogpde.tile.open_loop import OpenLines, read_out
+from analogpde.tile.products import multiply
 from analogpde.tile.programming import FINEST, check_slices, split_digits
 
 SPARES = 8  # arrays tried in one place
+Crowded = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
+CROWDED = 0.5  # an array with entries at more of its crossings is faster with all of them
 ARRAYS = 4  # of one block at most, for the numbering of arrays: lines of two tiles, rows and columns
 
 
@@ -153,11 +157,53 @@ class MvmBank:
             read, cells = (*read[2:], *read[:2]), cells[::-1]
         if self.circuit is not None and self.count:
             return self._through_lines(self.circuit, read, cells[0], cells[1], x, y, event)
-        multiply(self.block, *read, self.offsets, *cells, self.value, self.deviation, self.chip.dac.codes,
-                 self.chip.adc.codes, np.uint64(self.seed), np.uint64(self.word), self.tiles,
-                 np.uint64(event & 0xFFFFFFFF), -1.0, x, y)
+        codes = self.chip.dac.codes, self.chip.adc.codes
+        self._multiply((self.block, *read), cells, codes, self.word, event, -1.0, x, y)
         return Ledger(mvm_shots=self.count, dac_conversions=len(read[3]), adc_conversions=len(read[1]),
                       rounds=int(self.count > 0))
+
+    def _multiply(
+        self, lines: tuple[NDArray[Any], ...], cells: tuple[NDArray[np.int32], NDArray[np.int32]],
+        codes: tuple[int, int], word: int, event: int, factor: float, x: NDArray[np.float64], y: NDArray[np.float64],
+    ) -> None:
+        """Let the kernel do one shot with these lines, rows and columns of the cells, and converters."""
+        draws = np.empty(0)
+        if self.deviation.size:
+            draws = normal(lines[1], seed=self.seed, word=word, tiles=self.tiles, event=event)
+        block, row_offsets, rows, col_offsets, cols = lines
+        crowded = self._crowded_rows if cells[0] is self.col else self._crowded_columns
+        multiply(block, row_offsets, rows, col_offsets, cols, self.offsets, *cells, self.value, self.deviation,
+                 *crowded, draws, *codes, factor, x, y)
+
+    @cached_property
+    def _crowded_columns(self) -> Crowded:
+        """Crowded arrays by columns, which a product drives."""
+        return self._crowd(self.row, self.col, self.row_offsets, self.col_offsets)
+
+    @cached_property
+    def _crowded_rows(self) -> Crowded:
+        """Crowded arrays by rows, which a transposed product drives."""
+        return self._crowd(self.col, self.row, self.col_offsets, self.row_offsets)
+
+    def _crowd(
+        self, read: NDArray[np.int32], driven: NDArray[np.int32], read_offsets: NDArray[np.int64],
+        driven_offsets: NDArray[np.int64],
+    ) -> Crowded:
+        """Return where each crowded array begins, its entries and their variances for all crossings by driven line."""
+        heights, counts = np.diff(read_offsets), np.diff(self.offsets)
+        sizes = heights * np.diff(driven_offsets)
+        crowded = counts >= CROWDED * sizes
+        ends = np.cumsum(np.where(crowded, sizes, 0))
+        starts = np.where(crowded, ends - sizes, -1).astype(np.int64)
+        full = np.zeros(int(ends[-1]) if len(ends) else 0, np.float32)
+        variance = np.zeros(len(full) if self.deviation.size else 0, np.float32)
+        owner = np.repeat(np.arange(self.count), counts)
+        here = crowded[owner]
+        at = starts[owner[here]] + driven[here].astype(np.int64) * heights[owner[here]] + read[here]
+        full[at] = self.value[here]
+        if self.deviation.size:
+            variance[at] = self.deviation[here] ** 2
+        return starts, full, variance
 
     def _through_lines(
         self, circuit: OpenLines, read: tuple[NDArray[np.integer], ...], row: NDArray[np.int32],
@@ -185,9 +231,8 @@ class MvmBank:
             volts = circuit.convert(self.chip, share, part, driven, drawing)
             product[:] = 0.0
             word = stream(Purpose.MULTIPLY, f"{circuit.name}~{repeat}") if repeat else self.word
-            multiply(local, row_offsets, own_rows.astype(np.int32), col_offsets, own_cols.astype(np.int32),
-                     self.offsets, row, col, self.value, self.deviation, 0, 0, np.uint64(self.seed), np.uint64(word),
-                     self.tiles, np.uint64(event & 0xFFFFFFFF), 1.0, volts, product)
+            own = (local, row_offsets, own_rows.astype(np.int32), col_offsets, own_cols.astype(np.int32))
+            self._multiply(own, (row, col), (0, 0), word, event, 1.0, volts, product)
             got, clipped = circuit.read(self.chip, product, part, reads, drawing)
             answer[pending] = got[pending]
             shots += int(pending.sum())

@@ -11,7 +11,7 @@ replaced by what `analogpde.tile.wires` makes of them; g is one fully-on cell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ class Arrays:
     wire_error: float
 
 
+_ROOM = 1 << 19  # entries of full arrays worked on at a time
+
+
 def read_out(
     offsets: NDArray[np.int64], row: NDArray[np.int64], col: NDArray[np.int64], value: Array, feedback: Array,
     heights: NDArray[np.int64], widths: NDArray[np.int64], chip: Chip, offset: Array,
@@ -59,8 +62,30 @@ def read_out(
         heights, widths: lines read and driven, shape (P,).
         chip: whose wires and amplifiers. offset: of the amplifiers, V, shape (P, lines read).
     """
-    count = len(feedback)
-    m, n = offset.shape[1], int(widths.max(initial=0))
+    count, m, n = len(feedback), offset.shape[1], int(widths.max(initial=0))
+    step = count if chip.wire.ideal else max(1, _ROOM // max(1, m * n))
+    parts = []
+    for start in range(0, count, step):
+        part = slice(start, min(start + step, count))
+        cells = slice(offsets[start], offsets[part.stop])
+        found = _read_out(offsets[start : part.stop + 1] - offsets[start], row[cells], col[cells], value[cells],
+                          feedback[part], heights[part], widths[part], n, chip, offset[part])
+        parts.append(replace(found, source=np.where(found.source < 0, -1, found.source + offsets[start])))
+    if len(parts) == 1:
+        return parts[0]
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    joined = {name: np.concatenate([getattr(part, name) for part in parts])
+              for name in ("row", "col", "value", "passed", "source", "offset")}
+    return Arrays(np.concatenate(([0], np.cumsum(lengths))).astype(np.int64), **joined,
+                  wire_error=max(part.wire_error for part in parts))
+
+
+def _read_out(
+    offsets: NDArray[np.int64], row: NDArray[np.int64], col: NDArray[np.int64], value: Array, feedback: Array,
+    heights: NDArray[np.int64], widths: NDArray[np.int64], n: int, chip: Chip, offset: Array,
+) -> Arrays:
+    """Read some arrays; n is the width of the widest of all."""
+    count, m = len(feedback), offset.shape[1]
     owner = np.repeat(np.arange(count), np.diff(offsets))
     unit = chip.cell.conductance_max / feedback
     inverse_gain = 0.0 if chip.amplifier.gain is None else 1.0 / chip.amplifier.gain

@@ -75,29 +75,39 @@ def _by_cells(conductance: Array, row: Array, column: Array) -> tuple[Array, Arr
     return answer[:, :, :n], answer[:, :, n:]
 
 
-def _row_admittance(g: Array, resistance: Array) -> Array:
-    """Return diag(g) − diag(g) M⁻¹ diag(g), M the wire of one row with its cells to ground, shape (K, n, n).
+def _pivots(g: Array, resistance: Array) -> tuple[Array, Array]:
+    """Eliminate the wire of each row with its cells to ground from either end: a tridiagonal matrix M.
 
-    M is tridiagonal: its inverse follows from the pivots of an elimination from either end.
+    Args:
+        g: conductances of the cells, shape (K, m, n). resistance: of a segment, shape (K,); zero is taken for 1.
+
+    Returns:
+        The diagonal of M⁻¹, and logarithms f by which (M⁻¹)_jk = (M⁻¹)_kk exp(f_k − f_j) for j < k, shape (K, m, n).
     """
-    count, n = g.shape
-    out = np.zeros((count, n, n))
-    out[:, np.arange(n), np.arange(n)] = g
-    wired = resistance > 0
-    if not wired.any():
-        return out
-    g, wire = g[wired], 1.0 / resistance[wired]
-    diagonal = 2.0 * wire[:, None] + g
-    diagonal[:, -1] -= wire
+    wire = (1.0 / np.where(resistance > 0, resistance, 1.0))[:, None]
+    n = g.shape[2]
+    diagonal = 2.0 * wire[:, :, None] + g
+    diagonal[:, :, -1] -= wire
     left, right = diagonal.copy(), diagonal.copy()
     for j in range(1, n):
-        left[:, j] -= wire**2 / left[:, j - 1]
-        right[:, n - 1 - j] -= wire**2 / right[:, n - j]
-    inverse = 1.0 / (left + right - diagonal)
-    fall = np.concatenate((np.zeros((len(g), 1)), np.cumsum(np.log(wire[:, None] / left[:, :-1]), axis=1)), axis=1)
-    decay = np.exp(np.minimum(fall[:, None, :] - fall[:, :, None], 0.0)) * inverse[:, None, :]
-    upper = np.triu(decay)
-    out[wired] -= g[:, :, None] * (upper + np.swapaxes(np.triu(decay, 1), 1, 2)) * g[:, None, :]
+        left[:, :, j] -= wire**2 / left[:, :, j - 1]
+        right[:, :, n - 1 - j] -= wire**2 / right[:, :, n - j]
+    fall = np.zeros(g.shape)
+    np.cumsum(np.log(wire[:, :, None] / left[:, :, :-1]), axis=2, out=fall[:, :, 1:])
+    return 1.0 / (left + right - diagonal), fall
+
+
+def _row_admittance(g: Array, wired: NDArray[np.bool_], inverse: Array, fall: Array, upper: Array) -> Array:
+    """Return diag(g) − diag(g) M⁻¹ diag(g) of one row of each tile, shape (K, n, n); see `_pivots`."""
+    n = g.shape[1]
+    decay = fall[:, None, :] - fall[:, :, None]
+    np.exp(np.minimum(decay, 0.0, out=decay), out=decay)
+    decay *= (inverse * g)[:, None, :] * upper
+    decay *= g[:, :, None]
+    out = decay + np.swapaxes(decay, 1, 2)
+    out *= -wired[:, None, None].astype(float)
+    index = np.arange(n)
+    out[:, index, index] = g - np.where(wired[:, None], g * inverse * g, 0.0)
     return out
 
 
@@ -111,8 +121,10 @@ def _march(conductance: Array, row: Array, column: Array) -> tuple[Array, Array]
     r = column[:, None, None]
     through, across = np.zeros((count, m, n)), np.zeros((count, m, m))
     below = np.zeros((count, n, n))
+    inverse, fall = _pivots(conductance, row)
+    upper = np.triu(np.ones((n, n)), 1)
     for i in range(m - 1, -1, -1):
-        mine = _row_admittance(conductance[:, i], row)
+        mine = _row_admittance(conductance[:, i], row > 0, inverse[:, i], fall[:, i], upper)
         admittance = mine + below
         h = np.linalg.inv(unit + r * admittance)
         through[:, i] = mine.sum(axis=1)

@@ -142,3 +142,10 @@ def test_the_floor_is_reported_and_is_where_it_is_said_to_be(solve, gallery, bit
     said = float(advice.split("a backward error of ")[1].split(":")[0])
     assert said / 8 <= done.backward_error <= 8 * said
     assert 2.0 ** -(bits + 4) <= said <= 2.0 ** -(bits - 3)
+
+
+@mpi
+def test_the_least_number_of_iterations_is_done(solve, gallery):
+    least = 20
+    done = solve(gallery.poisson(20, 20), ksp_min_it=least)
+    assert done.reason > 0 and done.iterations == least  # the target itself takes 8

@@ -131,6 +131,18 @@ def test_slices_of_the_residual_are_counted(solve, gallery, session):
     assert "sliced residual (18 bits) differs from the true one by a backward error of" in record.advice
 
 
+def test_bytes_between_ranks(solve, gallery, session, PETSc):
+    done = solve(gallery.poisson(20, 20), prefix="r_")
+    operations, ranks = session().solves["r_"].worst.operations, PETSc.COMM_WORLD.size
+    if ranks == 1:
+        assert operations.rank_bytes == 0
+        return
+    # each product and each application of the tiles needs at least one grid line of 20 unknowns from every neighbour
+    borders = 2 * (ranks - 1)
+    assert operations.rank_bytes >= 8 * 20 * borders * done.ksp.getIterationNumber()
+    assert operations.rank_bytes < 8 * done.matrix.getSize()[0] * ranks * 100 * done.ksp.getIterationNumber()
+
+
 def test_totals_are_the_sum_over_prefixes(solve, gallery, session):
     for prefix in ("a_", "b_", "a_"):
         solve(gallery.poisson(12, 12), prefix=prefix)
@@ -139,7 +151,7 @@ def test_totals_are_the_sum_over_prefixes(solve, gallery, session):
     total = Ledger()
     for summary in solves.values():
         total.add(summary.operations)
-    assert session().totals == total
+    assert session().totals.as_dict() == pytest.approx(total.as_dict(), rel=1e-12)
     assert session().chip["name"] == "rram128"
 
 
@@ -162,8 +174,9 @@ def test_totals_are_what_the_machine_has_done_wherever_tiles_are(PETSc, solve, g
     done.ksp.solve(done.rhs, done.solution)
     spent = log.reduce(PETSc.COMM_WORLD.tompi4py(), log.machine - before)
     assert spent.cells_written > 0
-    assert session().totals == spent
-    assert session().solves["o_"].operations == spent
+    # differences of sums that grow with the process: FP64 rounding of what is no count
+    assert session().totals.as_dict() == pytest.approx(spent.as_dict(), rel=1e-10)
+    assert session().solves["o_"].operations.as_dict() == pytest.approx(spent.as_dict(), rel=1e-10)
 
 
 def test_a_digital_preconditioner_shoots_no_tile(solve, gallery, session):

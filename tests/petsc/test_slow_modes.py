@@ -72,6 +72,46 @@ def test_a_restart_does_not_hide_the_slow_mode(solve, gallery, peclet, reaction,
         assert np.linalg.norm(done.x - exact) <= 1.1 * 2.0**-23 * np.linalg.norm(exact)
 
 
+def almost_singular(gallery, m, relative):
+    """The Laplacian less all but `relative` of its lowest eigenvalue, and the mode that is left with hardly any."""
+    line = np.sin(np.pi * np.arange(1, m + 1) / (m + 1))
+    mode = np.outer(line, line).ravel()
+    lowest = 4 - 4 * np.cos(np.pi / (m + 1))
+    whole = sp.csr_matrix(gallery.poisson(m, m) - (1 - relative) * lowest * sp.eye_array(m * m))
+    return whole, mode / np.linalg.norm(mode)
+
+
+# A mode that is neither constant nor in b: the tiles' noise brings it in, and ‖A x − b‖ does not see it. Each ended 5
+# to 4e5 times above 2^-23 before such modes were looked for. One tile; three levels; one level.
+@pytest.mark.parametrize(("m", "relative", "given"), [
+    (8, 1e-7, {}), (8, 1e-6, {"analog_chip": "ideal"}), (12, 3e-8, {}), (24, 3e-8, {}),
+    (32, 3e-8, {"analog_chip": "pku2025"}), (16, 1e-7, {"pc_analog_levels": 1})])
+def test_a_mode_that_nothing_tells_of_is_looked_for(solve, gallery, m, relative, given):
+    whole, mode = almost_singular(gallery, m, relative)
+    exact = np.random.default_rng(0).standard_normal(m * m)
+    exact -= mode * (mode @ exact)
+    done = solve(whole, whole @ exact, **given)
+    assert done.reason > 0 or done.reason == -5  # right, or refused
+    if done.reason > 0:
+        # b itself has rounding of 1e-16 |A||x| along the mode, of eigenvalue λ ≥ 3e-8 · 0.018: an error of 2e-7 at most
+        size = np.linalg.norm(exact)
+        rounding = 2.0**-53 * np.linalg.norm(abs(whole) @ abs(exact)) / abs(mode @ whole @ mode)
+        assert np.linalg.norm(done.x - exact) <= 2.0**-23 * size + rounding
+
+
+def test_two_regions_hardly_tied(solve, gallery):
+    m, tie = 16, 1e-9
+    whole = sp.block_diag([gallery.poisson(m, m), gallery.neumann(m, m)]).tolil()
+    for i, j, value in ((3, 3, tie), (m * m + 5, m * m + 5, tie), (3, m * m + 5, -tie), (m * m + 5, 3, -tie)):
+        whole[i, j] += value
+    b = np.random.default_rng(0).standard_normal(2 * m * m)
+    b[m * m:] -= b[m * m:].mean()
+    done = solve(whole.tocsr(), b)
+    assert done.reason > 0 or done.reason == -5
+    if done.reason > 0:  # never seen: κ = 3e12 is beyond what FP64 can prove
+        assert done.forward_error() <= 2.0**-23
+
+
 @pytest.mark.parametrize("exponent", [8, 10])
 def test_what_leaves_most_of_b_is_not_converged(solve, gallery, exponent):
     # D A D: every norm sees the large rows only

@@ -54,6 +54,17 @@ def test_a_solve_that_does_not_converge_fails_the_run_and_is_reported(problem, s
         assert "FAILED" in capsys.readouterr().out
 
 
+@pytest.mark.mpi
+def test_an_error_if_not_converged_still_leaves_a_report(problem, tmp_path, comm):
+    folder = comm.bcast(str(tmp_path))
+    outcome = problem("poisson").SCRIPT.execute(
+        ["-ksp_type", "analog", "-n", "8", "-ksp_max_it", "1", "-ksp_error_if_not_converged", "-out", folder])
+    assert outcome.code == 1
+    assert "-ksp_error_if_not_converged" in outcome.message
+    comm.Barrier()
+    assert (Path(folder) / "report.json").exists()
+
+
 def run(*words):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True,

@@ -20,7 +20,7 @@ from analogpde.report import Report, build, validate
 from analogpde.report.model import HistoryRow, Solve, plain, within_tolerance
 from analogpde.report.schema import check, schema
 
-TOP_LEVEL = ["schema", "problem", "options", "chip", "ranks", "unknowns", "solves", "totals", "environment"]
+TOP_LEVEL = ["schema", "problem", "options", "chip", "ranks", "unknowns", "solves", "totals", "environment", "cost"]
 
 
 def test_one_converged_solve(log, record):
@@ -60,6 +60,18 @@ def test_schema_describes_every_field_and_no_other(log, record):
         optional = later.get(name, set())
         assert set(rules["$defs"][name]["required"]) == {item.name for item in dataclasses.fields(kind)} - optional
     assert list(rules["$defs"]["totals"]["properties"]) == list(data["totals"])
+
+
+def test_estimates_are_of_solves_that_converged_on_tiles(log, record, failed):
+    cost = build(log(record(), record(prefix="small_", iterations=2))).cost
+    assert cost["prefix"] == "heat_"
+    assert cost["right_hand_sides"] == 1
+    assert cost["energy"]["hbm"]["host"] > cost["energy"]["sram"]["host"] > 0
+    assert build(log(failed)).cost is None
+    assert build(log(record(preconditioner="lu", operations=Ledger()))).cost is None
+    old = build(log(record())).as_dict()
+    del old["cost"]
+    assert Report.from_dict(old).cost is None, "a report of an earlier writer"
 
 
 def test_many_time_steps_are_one_entry(log, record):

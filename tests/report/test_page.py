@@ -75,7 +75,7 @@ def test_everything_is_on_the_page(full):
                  "36.58 °C", "within tolerance", "3.20e-09", "4.10e-06", "not above native FP32", "DAC conversions",
                  "a citation", "published", "35 µS", "results/T.xdmf", "4,913 unknowns"):
         assert part in words
-    assert len(full.all("svg")) == 1 + 3 * 2, "iterations over solves; residual and bits of each prefix"
+    assert len(full.all("svg")) == 1 + 3 * 2 + 1, "iterations over solves; residual and bits of each prefix; cost"
 
 
 def test_nothing_is_loaded_from_elsewhere(full):
@@ -157,14 +157,14 @@ def test_the_users_matplotlib_is_left_alone(log, record):
         before = dict(matplotlib.rcParams)
         page = Page(to_html(build(log(record()))))
         assert dict(matplotlib.rcParams) == before
-    assert len(page.all("svg")) == 2
+    assert len(page.all("svg")) == 3
 
 
 def test_a_prefix_is_never_read_as_a_formula(log, record):
     pytest.importorskip("matplotlib")
     strange = record(prefix="$\\frac{_中")
     page = Page(to_html(build(log(strange, strange))))
-    assert len(page.all("svg")) == 3
+    assert len(page.all("svg")) == 4
 
 
 def test_figures_are_left_out_where_there_is_nothing_to_draw(log, record):

@@ -113,6 +113,13 @@ def test_a_title_cannot_drive_the_terminal(log, record):
     assert "\x1b" not in text and "red \N{REPLACEMENT CHARACTER}[31m title second line" in text
 
 
+def test_estimates_say_what_they_are(log, record):
+    text = to_text(build(log(record())))
+    for part in ("estimated cost of 1 solve, prefix 'heat_'", "not measurements of a chip", "write–verify pulses",
+                 "against GPU", "counts modelled", "against SRAM", "over the ranges"):
+        assert part in " ".join(text.split())
+
+
 def test_a_chip_of_a_later_version_still_has_a_name(log, record):
     made = log(record())
     made.chip["memristance"] = 3

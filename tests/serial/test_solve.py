@@ -265,3 +265,19 @@ def test_the_report_is_that_of_a_ksp(tmp_path):
     assert data["solves"][0]["converged_reason"] == "CONVERGED_FP32"
     assert data["totals"]["inv_shots"] == result.statistics.operations.inv_shots > 0
     assert "CONVERGED_FP32" in (tmp_path / "report.txt").read_text()
+
+
+@pytest.mark.parametrize("m", [8, 24])  # one tile; two levels
+def test_a_nearly_singular_mode_that_b_has_nothing_of(m):
+    # as in tests/petsc/test_slow_modes.py, without PETSc
+    line = np.sin(np.pi * np.arange(1, m + 1) / (m + 1))
+    mode = np.outer(line, line).ravel() / np.linalg.norm(line) ** 2
+    second = sp.diags_array([-np.ones(m - 1), 2 * np.ones(m), -np.ones(m - 1)], offsets=[-1, 0, 1])
+    whole = sp.kron(second, sp.eye_array(m)) + sp.kron(sp.eye_array(m), second)
+    whole = sp.csr_matrix(whole - (1 - 1e-7) * (4 - 4 * np.cos(np.pi / (m + 1))) * sp.eye_array(m * m))
+    exact = np.random.default_rng(0).standard_normal(m * m)
+    exact -= mode * (mode @ exact)
+    done = analogpde.solve(whole, whole @ exact)
+    rounding = 2.0**-53 * np.linalg.norm(abs(whole) @ abs(exact)) / abs(mode @ whole @ mode)  # in b, along the mode
+    assert done.converged
+    assert np.linalg.norm(done.x - exact) <= 2.0**-23 * np.linalg.norm(exact) + rounding

@@ -5,6 +5,7 @@ conditioned systems in FP64 by LU: κ n eps is below 1e-10 for these blocks.
 """
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ EFFECTS = {
     "inverter offset": {"inverter_offset": 1e-3},
     "inverter mismatch": {"inverter_mismatch": 0.01},
     "wires": {"wire_resistance": 5.0},
+    "leaks": {"off_conductance": 2e-6, "amplifier_gain": 1e3, "amplifier_offset": 1e-3},
     "all": ALL,
 }
 BLOCKS = {
@@ -68,7 +70,8 @@ class Tile:
         """The circuit; where the chip's amplifiers are ideal their gain is `gain`."""
         chip, g = self.chip, self.ideal * self.unit
         pole = chip.inverter.gain_bandwidth
-        return inv_tile(np.maximum(g, 0), np.maximum(-g, 0), self.input * self.unit, Parts(
+        leak = chip.cell.off_conductance or 0.0  # of all cells, also below what a pair holds
+        return inv_tile(np.maximum(g, 0) + leak, np.maximum(-g, 0) + leak, self.input * self.unit, Parts(
             gain=chip.amplifier.gain or gain, gain_bandwidth=chip.amplifier.gain_bandwidth or np.inf, swing=swing,
             offset=self.spread.offset[0], input_conductance=chip.amplifier.input_conductance or 0.0,
             inverter_gain=chip.inverter.gain or (gain if pole else None), inverter_bandwidth=pole or np.inf,
@@ -242,6 +245,25 @@ def test_wires_of_arrays_against_nodal_solver(m, n, filled, row, column):
     assert far(a @ volts, wanted) > 1e-4
 
 
+@NEEDS_NGSPICE
+@pytest.mark.parametrize("n", [4, 16, 32])
+@pytest.mark.parametrize("effect", ["gain", "offset", "wires", "all"])
+def test_open_loop_against_ngspice(n, effect):
+    rng = np.random.default_rng(n)
+    a = rng.uniform(-1, 1, (n, n)) * (rng.random((n, n)) < 0.5)
+    ohm, gain = 5.0 if effect in ("wires", "all") else 0.0, 200.0 if effect in ("gain", "all") else 1e8
+    offset = np.zeros((1, n)) if effect in ("gain", "wires") else rng.normal(size=(1, n)) * 1e-3
+    chip = QUIET.replace(amplifier_gain=gain, wire_resistance=ohm)
+    i, j = np.nonzero(a)
+    seen = read_out(np.array([0, len(i)]), i, j, a[i, j], np.ones(1), np.array([n]), np.array([n]), chip, offset)
+    matrix = np.zeros((n, n))
+    matrix[seen.row, seen.col] = seen.value
+    volts, unit = rng.uniform(-0.2, 0.2, n), chip.cell.conductance_max
+    _, answer = ngspice(mvm_tile(np.maximum(a, 0) * unit, np.maximum(-a, 0) * unit, volts, unit, Parts(
+        gain=gain, offset=offset[0], row=ohm, column=ohm)), [f"o{k}" for k in range(n)])
+    assert far(matrix @ volts + seen.offset[0], -answer[0]) < 1e-6
+
+
 def test_both_eliminations_agree_and_balance():
     wires = importlib.import_module("analogpde.tile.wires")
     g = np.random.default_rng(0).uniform(0, 35e-6, (3, 12, 12))
@@ -363,3 +385,44 @@ def test_open_loop_lines(tools):
     tight, _ = program_mvm(entries, np.zeros(1, np.int64), chip.replace(adc_range=0.05, dac_range=0.1), name="z")
     z = np.zeros((1, m))
     assert tight.subtract(x, z, 0).mvm_shots > 1
+
+
+def test_arrays_in_parts_are_as_one(monkeypatch):
+    # wires need full matrices: arrays are read out a few at a time
+    rng = np.random.default_rng(8)
+    a = rng.uniform(-1, 1, (5, 6, 4)) * (rng.random((5, 6, 4)) < 0.6)
+    a[:, :, 0] = 1.0
+    tile, i, j = np.nonzero(a)
+    offsets = np.searchsorted(tile, np.arange(6))
+    chip = QUIET.replace(wire_resistance=5.0, amplifier_gain=200.0)
+    how = (offsets, i, j, a[tile, i, j], np.ones(5), np.full(5, 6), np.full(5, 4), chip, rng.normal(size=(5, 6)))
+    whole = read_out(*how)
+    monkeypatch.setattr(importlib.import_module("analogpde.tile.open_loop"), "_ROOM", 48)
+    parts = read_out(*how)
+    for name in ("offsets", "row", "col", "value", "passed", "source", "offset"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0005, 0.015])
+@pytest.mark.parametrize("offset", [None, 1e-3])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_stored_inverses_of_wired_tiles_give_what_factors_give(tools, monkeypatch, noise, offset, transposed):
+    """Same draws, FP32 both: the sums differ by rounding, 2^-24 times the terms of a line and the amplification of the
+    slowest mode, 20 · 10 here; sweeps end at 2^-13 of the answer at the latest."""
+    chip = tools.chip(read=noise or None)
+    chip = replace(chip, wire=replace(chip.wire, row=1.0, column=1.0),
+                   amplifier=replace(chip.amplifier, gain=1e5, offset=offset))
+    blocks = tools.pack([tools.grid(4, 5), tools.grid(3, 3), tools.grid(4, 4)])
+    kept = np.array([20, 4, 16], np.int32)
+    right = np.random.default_rng(0).standard_normal((3, 20)) * (np.arange(20) < (kept[:, None] if transposed else 20))
+    got = {}
+    for stored in (True, False):
+        if not stored:
+            monkeypatch.setattr("analogpde.tile.inv.worth_it", lambda factors: False)
+        bank = program_bank(blocks, chip, kept=kept, shift=0.0)
+        assert (bank._inverses is not None) is stored
+        got[stored] = right.copy()
+        bank.shoot(got[stored], 3, transposed=transposed)
+        assert bool(bank.drawn.any()) is (noise == 0.015)
+    np.testing.assert_allclose(got[True], got[False], rtol=0, atol=np.abs(got[False]).max() * (
+        2.0**-12 if noise == 0.015 else 2.0**-24 * 200))

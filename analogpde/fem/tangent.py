@@ -1,0 +1,195 @@
+"""Fast assembly of the shallow-water equations' right-hand sides on a curved surface.
+
+The mesh does not move, so all that a general assembler computes in every cell at every time is constant: here the
+gradients of the basis functions are kept, two components in a tangent frame, and one pass over the cells makes all
+vectors of a time step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import basix
+import numpy as np
+from dolfinx import fem
+from numpy.typing import NDArray
+
+from analogpde.compiled import compiled
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Basis functions at the quadrature points of the cells that this rank owns.
+
+    Args:
+        dofs: local numbers of unknowns (cells, functions).
+        basis: values (points, functions).
+        gradient: (cells, points, 2, functions), 1/m, in a frame (t₁, t₂) with t₁ × t₂ outward.
+        weight: quadrature weight times area element (cells, points), m².
+        height: smallest height of the triangle of each cell's corners (cells,), m.
+    """
+
+    dofs: NDArray
+    basis: NDArray
+    gradient: NDArray
+    weight: NDArray
+    height: NDArray
+
+
+def tabulate(space: fem.FunctionSpace, quadrature_degree: int) -> Cells:
+    """Return the basis functions of a scalar Lagrange space on a surface of triangles.
+
+    Args:
+        space: its mesh has cells oriented consistently, normals outward.
+        quadrature_degree: polynomials exact on flat cells.
+    """
+    mesh = space.mesh
+    owned = mesh.topology.index_map(2).size_local
+    points, weights = (np.asarray(part, dtype=float) for part in basix.make_quadrature(
+        basix.CellType.triangle, quadrature_degree))
+    element = space.element.basix_element
+    functions = np.asarray(element.tabulate(1, points), dtype=float)[..., 0]
+    nodes = basix.create_element(basix.ElementFamily.P, basix.CellType.triangle, mesh.geometry.cmaps[0].degree,
+                                 basix.LagrangeVariant.equispaced)
+    shape = np.asarray(nodes.tabulate(1, points), dtype=float)[1:, :, :, 0]
+    corners = mesh.geometry.x[mesh.geometry.dofmaps[0][:owned]]
+    jacobian = np.einsum("dqf,cfx->cqxd", shape, corners)
+    first, second = jacobian[..., 0], jacobian[..., 1]
+    normal = np.cross(first, second)
+    area = np.linalg.norm(normal, axis=-1)
+    t1 = first / np.linalg.norm(first, axis=-1)[..., None]
+    t2 = np.cross(normal / area[..., None], t1)
+    frame = np.stack([t1, t2], axis=-2)  # (c, q, 2, x)
+    local = np.linalg.inv(np.einsum("cqtx,cqxd->cqtd", frame, jacobian))  # reference derivatives to tangent ones
+    gradient = np.ascontiguousarray(np.einsum("cqdt,dqf->cqtf", local, functions[1:]))
+    a, b, c = (corners[:, i] for i in range(3))
+    edges = np.stack([np.linalg.norm(p - q, axis=1) for p, q in ((a, b), (b, c), (c, a))])
+    height = np.linalg.norm(np.cross(b - a, c - a), axis=1) / edges.max(axis=0, initial=0.0)
+    return Cells(np.ascontiguousarray(space.dofmap.list[:owned]), np.ascontiguousarray(functions[0]), gradient,
+                 area * weights, height)
+
+
+@compiled
+def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, psi: NDArray, chi: NDArray,
+               eta: NDArray, smooth: NDArray, h: NDArray, reference: float, upwind: float, out: NDArray) -> None:
+    """Add up ∫ η*u·∇w, ∫ η*(n×u)·∇w, ∫ (h − H)u·∇w and ∫ ½|u|²w: u = n×∇ψ + ∇χ, η* = η − τ (u·∇η − q).
+
+    Args:
+        dofs, basis, gradient, weight: of `Cells`.
+        psi, chi, eta, smooth, h: nodal values, ghosts included: streamfunction, potential, absolute vorticity, q,
+            depth.
+        reference: H in m.
+        upwind: τ in s.
+        out: (4, unknowns), changed in place; entries of ghosts are to be sent to their owners.
+    """
+    n = dofs.shape[1]
+    local = np.zeros((4, n))
+    for c in range(dofs.shape[0]):
+        local[:] = 0.0
+        for q in range(basis.shape[0]):
+            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = value = mean = depth = 0.0
+            for i in range(n):
+                d = dofs[c, i]
+                gx, gy = gradient[c, q, 0, i], gradient[c, q, 1, i]
+                psi_x += gx * psi[d]
+                psi_y += gy * psi[d]
+                chi_x += gx * chi[d]
+                chi_y += gy * chi[d]
+                eta_x += gx * eta[d]
+                eta_y += gy * eta[d]
+                value += basis[q, i] * eta[d]
+                mean += basis[q, i] * smooth[d]
+                depth += basis[q, i] * h[d]
+            u, v = chi_x - psi_y, chi_y + psi_x
+            w = weight[c, q]
+            advected = w * (value - upwind * (u * eta_x + v * eta_y - mean))
+            flux = w * (depth - reference)
+            kinetic = 0.5 * w * (u * u + v * v)
+            for i in range(n):
+                along = u * gradient[c, q, 0, i] + v * gradient[c, q, 1, i]
+                across = -v * gradient[c, q, 0, i] + u * gradient[c, q, 1, i]
+                local[0, i] += advected * along
+                local[1, i] += advected * across
+                local[2, i] += flux * along
+                local[3, i] += kinetic * basis[q, i]
+        for i in range(n):
+            for k in range(4):
+                out[k, dofs[c, i]] += local[k, i]
+
+
+@compiled
+def advection(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, psi: NDArray, chi: NDArray,
+              eta: NDArray, out: NDArray) -> None:
+    """Add up ∫ u·∇η w with u = n×∇ψ + ∇χ.
+
+    Args:
+        dofs, basis, gradient, weight, psi, chi, eta: as `tendencies` has them.
+        out: (unknowns,), changed in place; entries of ghosts are to be sent to their owners.
+    """
+    n = dofs.shape[1]
+    for c in range(dofs.shape[0]):
+        for q in range(basis.shape[0]):
+            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = 0.0
+            for i in range(n):
+                d = dofs[c, i]
+                gx, gy = gradient[c, q, 0, i], gradient[c, q, 1, i]
+                psi_x += gx * psi[d]
+                psi_y += gy * psi[d]
+                chi_x += gx * chi[d]
+                chi_y += gy * chi[d]
+                eta_x += gx * eta[d]
+                eta_y += gy * eta[d]
+            value = weight[c, q] * ((chi_x - psi_y) * eta_x + (chi_y + psi_x) * eta_y)
+            for i in range(n):
+                out[dofs[c, i]] += value * basis[q, i]
+
+
+@compiled
+def integrals(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, psi: NDArray, chi: NDArray,
+              eta: NDArray, h: NDArray, b: NDArray, height: NDArray, gravity: float, sums: NDArray,
+              peaks: NDArray) -> None:
+    """Add up what a state is judged by.
+
+    Args:
+        dofs, basis, gradient, weight, height: of `Cells`.
+        psi, chi, eta, h, b: nodal values, ghosts included; b is the height of the ground.
+        gravity: in m/s².
+        sums: ∫ of 1, h, ½h|u|² + ½gh² + ghb, ½η²/h, |∇χ|²; added to in place.
+        peaks: largest |u| (m/s) and |u|/height of the cell (1/s); changed in place.
+    """
+    n = dofs.shape[1]
+    for c in range(dofs.shape[0]):
+        for q in range(basis.shape[0]):
+            psi_x = psi_y = chi_x = chi_y = value = depth = ground = 0.0
+            for i in range(n):
+                d = dofs[c, i]
+                gx, gy = gradient[c, q, 0, i], gradient[c, q, 1, i]
+                psi_x += gx * psi[d]
+                psi_y += gy * psi[d]
+                chi_x += gx * chi[d]
+                chi_y += gy * chi[d]
+                value += basis[q, i] * eta[d]
+                depth += basis[q, i] * h[d]
+                ground += basis[q, i] * b[d]
+            u, v = chi_x - psi_y, chi_y + psi_x
+            square, w = u * u + v * v, weight[c, q]
+            sums[0] += w
+            sums[1] += w * depth
+            sums[2] += w * (0.5 * depth * square + 0.5 * gravity * depth * depth + gravity * depth * ground)
+            sums[3] += w * 0.5 * value * value / depth
+            sums[4] += w * (chi_x * chi_x + chi_y * chi_y)
+            speed = np.sqrt(square)
+            peaks[0] = max(peaks[0], speed)
+            peaks[1] = max(peaks[1], speed / height[c])
+
+
+@compiled
+def norms(dofs: NDArray, basis: NDArray, weight: NDArray, field: NDArray, sums: NDArray) -> None:
+    """Add ∫|field| and ∫field² to `sums`."""
+    for c in range(dofs.shape[0]):
+        for q in range(basis.shape[0]):
+            value = 0.0
+            for i in range(dofs.shape[1]):
+                value += basis[q, i] * field[dofs[c, i]]
+            sums[0] += weight[c, q] * abs(value)
+            sums[1] += weight[c, q] * value * value

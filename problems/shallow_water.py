@@ -1,0 +1,410 @@
+"""Rotating shallow water on the sphere: the standard test cases of global weather models.
+
+    mpirun -n 2 python problems/shallow_water.py -case galewsky -level 3
+
+    ∂ζ/∂t + ∇·(η u) = 0,   ∂δ/∂t = n·∇×(η u) − ∇²(½|u|² + g(h + b)),   ∂h/∂t + ∇·(h u) = 0
+
+Vorticity and divergence in curved P2 triangles on an icosahedral sphere; gravity waves are implicit. A step takes six
+solves with three matrices constant in time, each programmed once: two Poisson equations (options prefix `poisson_`,
+singular: constants), three mass matrices (`mass_`) and a Helmholtz equation (`helmholtz_`). Options without a prefix,
+such as -ksp_type, hold for all; prefixed ones overrule them.
+
+Cases: tc2 (steady zonal flow), tc5 (mountain) and tc6 (Rossby-Haurwitz wave) of Williamson et al. (Journal of
+Computational Physics 102, 1992); galewsky, the unstable jet of Galewsky et al. (Tellus 56A, 2004), galewsky_balanced
+without its perturbation; or -initial, a Python file or checkpoint of your own.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import analogpde.fem  # noqa: F401 - first: it loads MPI, PETSc and DOLFINx in the order they need
+
+# isort: split
+import numpy as np
+
+from analogpde.errors import InvalidInput
+from analogpde.fem import checkpoint, latlon, multistep, picture, sphere_cases
+from analogpde.fem.arguments import on_root
+from analogpde.fem.run import Run, Script
+from analogpde.fem.series import Series
+from analogpde.fem.shallow_water import UPWIND, ShallowWater
+from analogpde.fem.sphere import MAX_LEVEL, smallest_height
+from analogpde.fem.sphere_cases import DAY, RADIUS, Case
+from analogpde.fem.system import NotConverged
+from analogpde.options import Option
+
+OPTIONS = (
+    Option("case", "choice", "tc2", "Initial state and what it is compared with.", choices=sphere_cases.NAMES),
+    Option("level", "int", 3, "Subdivisions of the icosahedron: 20*4^level cells.", low=0, high=MAX_LEVEL),
+    Option("n", "int", None, "Cells along an edge of the icosahedron, a power of two: another way to say -level.",
+           low=1, high=2**MAX_LEVEL),
+    Option("days", "real", None, "Simulated time in days; -t_end says it in seconds (default: as published).", low=0.0,
+           high=3650.0, open_low=True),
+    Option("rotation", "real", 0.0, "Angle between the axes of Earth and flow in case tc2, degrees.", low=-360.0,
+           high=360.0),
+    Option("upwind", "real", UPWIND, "Upwinding of what the mesh cannot show of the vorticity, in time steps; 0: "
+           "none.", low=0.0, high=2.0),
+    Option("initial", "text", None, "Initial state instead of a case: a Python file that defines vorticity(longitude, "
+           "latitude) and depth(longitude, latitude), or a checkpoint (.npz)."),
+    Option("checkpoint", "int", 0, "Steps between checkpoints in <out>/checkpoint.npz; 0: none.", low=0),
+    Option("restart", "flag", False, "Go on from <out>/checkpoint.npz."),
+    Option("animation", "choice", "none", "Animation of the vorticity (mp4 needs the program ffmpeg).",
+           choices=("none", "gif", "mp4")),
+    Option("frames", "int", 60, "Pictures of the animation.", low=2, high=10_000),
+)
+
+CHECKPOINT = "checkpoint.npz"
+# Depth errors of a run at least as long and fine as the table in docs/problems.md: see there.
+TC2_TOLERANCE = {3: (5e-6, 3e-5), 4: (4e-7, 3e-6)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    Args:
+        case: the initial state.
+        level, degree: of the mesh and the elements.
+        dt: time step in s.
+        steps: of the whole run.
+        first: steps that a checkpoint has done already.
+        fields: checkpoint with the initial state, or None.
+        meta: what belongs to that checkpoint.
+    """
+
+    case: Case
+    level: int
+    degree: int
+    dt: float
+    steps: int
+    first: int
+    fields: Path | None
+    meta: dict[str, Any]
+
+
+def plan(run: Run) -> Plan:
+    """Return what the options ask for. Collective.
+
+    Raises:
+        InvalidInput: they contradict each other, a checkpoint, or a sphere.
+    """
+    if run["mesh"] is not None:
+        raise InvalidInput("-mesh", run["mesh"], "no mesh: shallow_water.py makes its own sphere")
+    if run["dim"] == 3:
+        raise InvalidInput("-dim", 3, "2", "The sphere is a surface.")
+    if run["degree"] > 2:
+        raise InvalidInput("-degree", run["degree"], "1 | 2", "Cells are curved by polynomials of degree 2.")
+    if "days" in run.given and "t_end" in run.given:
+        raise InvalidInput("-t_end", run["t_end"], "either -days or -t_end")
+    if run["restart"] and run.folder is None:
+        raise InvalidInput("-restart", "-out none", "a folder with a checkpoint", "Give -out FOLDER.")
+    if run["checkpoint"] and run.folder is None:
+        raise InvalidInput("-checkpoint", "-out none", "a folder to write it in", "Give -out FOLDER.")
+    on_root(run.comm, lambda: latlon.check_animation(run["animation"]))
+    level, n = run["level"], run["n"]
+    if n is not None:
+        if n & (n - 1):
+            raise InvalidInput("-n", n, "a power of two", f"Take {2 ** (n.bit_length() - 1)} or {2 ** n.bit_length()}.")
+        if "level" in run.given and n != 2**level:
+            raise InvalidInput("-n", n, f"{2**level} with -level {level}", "Give one of the two.")
+        level = n.bit_length() - 1
+    fields, meta = _stored(run)
+    initial = run["initial"] if fields is None else meta["initial"]
+    name, rotation = (run["case"], run["rotation"]) if fields is None else (meta["case"], meta["rotation"])
+    if fields is not None:
+        for option, value in (("level", meta["level"]), ("degree", meta["degree"]), ("case", name),
+                              ("rotation", rotation)):
+            if option in run.given and run[option] != value:
+                raise InvalidInput(f"-{option}", run[option], f"{value}, as in {fields}")
+        level = meta["level"]
+    degree = meta["degree"] if fields is not None else run["degree"]
+    if rotation and (name != "tc2" or initial):
+        raise InvalidInput("-rotation", rotation, "0 but in case tc2")
+    if initial and "case" in run.given and fields is None:
+        raise InvalidInput("-case", run["case"], "either -case or -initial")
+    case = sphere_cases.from_file(Path(initial)) if initial else sphere_cases.case(name, rotation)
+    t_end = run["t_end"] if "t_end" in run.given else (run["days"] or case.days) * DAY
+    if run["restart"]:
+        dt = meta["dt"]
+        steps, wanted = math.ceil(t_end / dt - 1e-9), run["dt"]
+        # of two runs of different length, -dt 1800 may be shortened to fit in different ways
+        if wanted is not None and not 0.5 * wanted < dt <= wanted * (1 + 1e-12):
+            raise InvalidInput("-dt", wanted, f"{dt:g} s, as in the checkpoint")
+        if "upwind" in run.given and run["upwind"] != meta["upwind"]:
+            raise InvalidInput("-upwind", run["upwind"], f"{meta['upwind']:g}, as in the checkpoint")
+        if steps < meta["step"]:
+            raise InvalidInput("-days", t_end / DAY, f"at least {meta['step'] * dt / DAY:g}, where the checkpoint is")
+    elif run["dt"] is None:
+        dt = multistep.default_step(case.speed, RADIUS * smallest_height(level), degree, t_end)
+        steps = round(t_end / dt)
+    else:
+        steps = max(1, math.ceil(t_end / run["dt"] - 1e-9))
+        dt = t_end / steps
+    return Plan(case, level, degree, dt, steps, meta["step"] if run["restart"] else 0, fields, meta)
+
+
+def _stored(run: Run) -> tuple[Path | None, dict[str, Any]]:
+    """Return path and contents of the checkpoint to begin with, if there is one. Collective."""
+    if run["restart"]:
+        if run["initial"] is not None:
+            raise InvalidInput("-initial", run["initial"], "either -initial or -restart")
+        assert run.folder is not None
+        path = run.folder / CHECKPOINT
+    elif run["initial"] is not None and Path(run["initial"]).suffix == ".npz":
+        path = Path(run["initial"])
+    else:
+        return None, {}
+    return path, checkpoint.read_meta(run.comm, path)
+
+
+class Simulation:
+    """A run of the model with everything that is written about it. Collective.
+
+    Args:
+        run: the run.
+        todo: what to run.
+    """
+
+    def __init__(self, run: Run, todo: Plan) -> None:
+        self.run, self.todo = run, todo
+        self.step = todo.first
+        self._counted: dict[str, tuple[int, int]] = {}
+        depth = todo.meta["reference_depth"] if run["restart"] else None
+        self.upwind = todo.meta["upwind"] if run["restart"] else run["upwind"]
+        self.model = ShallowWater(run, todo.case, todo.level, todo.degree, todo.dt, depth, self.upwind)
+        self.nodes = checkpoint.NodeOrder(self.model.space)
+        if todo.fields is not None:
+            self._load()
+        self.exact = self.model.interpolate(todo.case.depth, "exact") if todo.case.steady else None
+        self.sampler = latlon.Sampler(todo.level, todo.degree) if run.comm.rank == 0 and self._draws() else None
+        path = run.folder / "diagnostics.csv" if run.folder is not None else None
+        self.series = Series(run.comm, path, todo.first if run["restart"] else None)
+        if path is not None:
+            run.problem["files"].append(str(path))
+
+    def _draws(self) -> bool:
+        run = self.run
+        return run.folder is not None and (run["picture"] or run["animation"] != "none") and picture.available()
+
+    def _load(self) -> None:
+        todo, model = self.todo, self.model
+        assert todo.fields is not None
+        fields = checkpoint.read(todo.fields, self.nodes)
+        if self.run["restart"]:
+            model.restore(fields)
+            shots = todo.meta["shots"]
+            if todo.meta["ranks"] == self.run.comm.size and todo.meta["options"] == _tile_options(self.run):
+                for prefix, counts in shots.items():
+                    model.systems[prefix].shots = counts
+        else:
+            model.begin_from(fields)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        run, todo, model = self.run, self.todo, self.model
+        assert run.folder is not None
+        self.series.flush()  # what the checkpoint says is done is on the disk
+        initial = run["initial"] if todo.fields is None else todo.meta["initial"]
+        name, rotation = ((run["case"], run["rotation"]) if todo.fields is None
+                          else (todo.meta["case"], todo.meta["rotation"]))
+        shots = {prefix: system.shots for prefix, system in model.systems.items() if system.shots}
+        checkpoint.write(run.folder / CHECKPOINT, self.nodes, model.fields(), {
+            "step": self.step, "time": self.step * todo.dt, "dt": todo.dt, "level": todo.level, "degree": todo.degree,
+            "case": name, "rotation": rotation, "initial": initial, "reference_depth": model.reference,
+            "upwind": self.upwind, "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
+
+    def advance(self) -> None:
+        """Take a step, and add the new state to the series.
+
+        Raises:
+            NotConverged: a solve failed; if because the fields have grown beyond bounds, it says so.
+        """
+        dt, cfl = self.todo.dt, self.series.rows[-1]["advective_cfl"]
+        advice = (f"The run is unstable at day {self.step * dt / DAY:.2f}: advective CFL {cfl:.3g}, stable up to "
+                  f"{multistep.STABLE}. Take a smaller -dt than {dt:g} s.")
+        try:
+            self.model.step()
+        except NotConverged as problem:
+            raise NotConverged(f"{advice} ({problem})" if cfl > multistep.STABLE else str(problem)) from problem
+        self.step += 1
+        if not math.isfinite(self.look()["energy"]):
+            raise NotConverged(advice)
+
+    def look(self) -> dict[str, float]:
+        """Add the present state to the series, and return what was added."""
+        model, now = self.model, self.model.diagnostics()
+        row: dict[str, float] = {
+            "step": self.step, "day": self.step * self.todo.dt / DAY, "mass": now.mass, "energy": now.energy,
+            "potential_enstrophy": now.potential_enstrophy, "divergence_energy": now.divergence_energy,
+            "speed": now.speed, "advective_cfl": now.advective, "gravity_cfl": now.gravity}
+        if self.exact is not None:
+            row |= dict(zip(("l1", "l2", "linf"), model.errors(self.exact), strict=True))
+        if self.todo.case.wave_number:
+            row |= dict(zip(("wave_amplitude", "wave_degrees"), model.wave(self.todo.case.wave_number), strict=True))
+        for prefix in model.systems:  # of this step
+            solves = self.run.log.solves.get(prefix)
+            total = (solves.iterations_total, solves.operations.inv_shots) if solves is not None else (0, 0)
+            before = self._counted.get(prefix, (0, 0))
+            row |= {f"{prefix}iterations": total[0] - before[0], f"{prefix}inv_shots": total[1] - before[1]}
+            self._counted[prefix] = total
+        self.series.add(row)
+        return row
+
+    def maps(self) -> tuple[Any, Any]:
+        """Return vorticity in 1e-5/s and the height of the surface in m as maps on rank 0. Collective."""
+        model = self.model
+        surface = model.depth.values + model.ground.x.petsc_vec.array
+        fields = [self.nodes.gather(values) for values in (1e5 * model.vorticity.values, surface)]
+        if self.sampler is None:
+            return None, None
+        return tuple(self.sampler(values) for values in fields if values is not None)
+
+    def frame(self, folder: Path) -> None:
+        """Draw a picture of the animation. Collective."""
+        vorticity, surface = self.maps()
+        if self.sampler is not None:
+            peak = 2e5 * float(np.abs(self.todo.case.vorticity(np.zeros(721), np.linspace(-1.57, 1.57, 721))).max())
+            panel = latlon.Panel(vorticity, f"day {self.step * self.todo.dt / DAY:.2f}", "10⁻⁵ 1/s",
+                                 contours=surface, limits=(-peak, peak))
+            latlon.draw(folder / f"{self.step:08d}.png", self.sampler, [panel], title=self.todo.case.title,
+                        south=self.todo.case.south, dpi=90)
+
+    def draw(self, path: Path) -> None:
+        """Draw the state. Collective."""
+        vorticity, surface = self.maps()
+        error = (None if self.exact is None
+                 else self.nodes.gather(self.model.depth.values - self.exact.x.petsc_vec.array))
+        if self.sampler is None:
+            return
+        panels = [latlon.Panel(vorticity, "relative vorticity", "10⁻⁵ 1/s", contours=surface)]
+        if error is not None:
+            panels.append(latlon.Panel(self.sampler(error), "error of the depth", "m"))
+        else:
+            panels.append(latlon.Panel(surface, "height of the surface", "m", colours="viridis", symmetric=False,
+                                       contours=surface))
+        latlon.draw(path, self.sampler, panels,
+                    title=f"{self.todo.case.title}, day {self.step * self.todo.dt / DAY:g}", south=self.todo.case.south)
+
+
+def _tile_options(run: Run) -> dict[str, str]:
+    """Return PETSc's options of the run: tiles that shall draw the same noise must be the same."""
+    return {name: text for name, text in sorted(run.log.options.items()) if "analog" in name}
+
+
+def solve(run: Run) -> None:
+    """Run the case, write what was asked for, and answer."""
+    todo = plan(run)
+    simulation = Simulation(run, todo)
+    model = simulation.model
+    run.describe(f"Shallow water on the sphere: {todo.case.title}", level=todo.level, degree=todo.degree,
+                 **{"dt s": todo.dt, "days": todo.steps * todo.dt / DAY, "steps": todo.steps,
+                    "reference depth m": model.reference, "unknowns": simulation.nodes.size})
+    if todo.case.source:
+        run.describe(run.problem["title"], source=todo.case.source)
+    if not run["restart"]:
+        model.diagnose()
+        simulation.look()
+    shots = run.snapshot_steps(todo.steps) if run["snapshots"] else set()
+    frames = _frames(run, todo.steps)
+    fields = [unknown.function for unknown in (model.vorticity, model.depth, model.streamfunction, model.potential)]
+    every = run["checkpoint"]
+    left = todo.steps - todo.first
+    stem = f"fields-{todo.first:08d}" if run["restart"] else "fields"
+    with run.writer([*fields, model.ground], stem) as writer, run.progress(left, "shallow_water") as progress:
+        if todo.first == 0:
+            writer.write(0.0)
+            if frames:
+                simulation.frame(_frame_folder(run))
+        while simulation.step < todo.steps:
+            simulation.advance()
+            if simulation.step in shots:
+                writer.write(simulation.step * todo.dt)
+            if simulation.step in frames:
+                simulation.frame(_frame_folder(run))
+            if every and (simulation.step % every == 0 or simulation.step == todo.steps):
+                simulation.save()
+            progress.step(f"day {simulation.step * todo.dt / DAY:.2f} of {todo.steps * todo.dt / DAY:g}")
+    simulation.series.flush()
+    if every:
+        run.problem["files"].append(str(Path(str(run.folder)) / CHECKPOINT))
+    answer(simulation)
+    run.draw(simulation.draw, f"{todo.case.title} at the end")
+    if frames:
+        _animate(run)
+
+
+def _frames(run: Run, steps: int) -> set[int]:
+    """Return the steps after which the animation has a picture; make its folder. Collective."""
+    if run["animation"] == "none" or run.folder is None:
+        return set()
+
+    def prepare() -> None:
+        folder = _frame_folder(run)
+        folder.mkdir(exist_ok=True)
+        if not run["restart"]:
+            for old in folder.glob("*.png"):
+                old.unlink()
+
+    on_root(run.comm, prepare)
+    count = min(run["frames"] - 1, steps)
+    return {round(steps * (i + 1) / count) for i in range(count)}
+
+
+def _frame_folder(run: Run) -> Path:
+    assert run.folder is not None
+    return run.folder / "frames"
+
+
+def _animate(run: Run) -> None:
+    assert run.folder is not None
+    path = run.folder / f"shallow_water.{run['animation']}"
+    on_root(run.comm, lambda: latlon.animate(path, sorted(_frame_folder(run).glob("*.png"))))
+    run.problem["files"].append(str(path))
+
+
+def answer(simulation: Simulation) -> None:
+    """Put into the report what the case is judged by."""
+    run, todo, model, series = simulation.run, simulation.todo, simulation.model, simulation.series
+    first, last = series.rows[0], series.rows[-1]
+    days = last["day"]
+    if simulation.exact is not None:
+        fine = (todo.degree == 2 and days <= 5.0 + 1e-9 and todo.level in TC2_TOLERANCE and run["initial"] is None
+                and run["case"] == "tc2")
+        limits = TC2_TOLERANCE[todo.level] if fine else (None, None)
+        for name, key, limit in (("l1", "l1", None), ("l2", "l2", limits[0]), ("l∞", "linf", limits[1])):
+            run.answer(f"relative {name} error of the depth", last[key], **(
+                {"expected": 0.0, "tolerance": limit, "source": todo.case.source} if limit else {}))
+    for name, key in (("mass", "mass"), ("energy", "energy"), ("potential enstrophy", "potential_enstrophy")):
+        run.answer(f"relative change of {name}", last[key] / first[key] - 1)
+    run.answer("divergence energy at the end", last["divergence_energy"], "m⁴/s²")
+    early = next((row for row in series.rows if row["day"] >= 2.0 - 1e-9), None)
+    if early is not None and early is not last:
+        run.answer("divergence energy at the end over that at day 2",
+                   last["divergence_energy"] / early["divergence_energy"])
+    for name, function, scale, unit in (("vorticity", model.vorticity.function, 1e5, "1e-5/s"),
+                                        ("depth", model.depth.function, 1.0, "m")):
+        low, high = model.extremes(function)
+        run.answer(f"smallest {name}", scale * low, unit)
+        run.answer(f"largest {name}", scale * high, unit)
+    run.answer("largest wind", max(row["speed"] for row in series.rows), "m/s")
+    run.answer("largest advective CFL", max(row["advective_cfl"] for row in series.rows))
+    run.answer("gravity-wave CFL", last["gravity_cfl"])
+    number = todo.case.wave_number
+    if number and len(series.rows) > 2:
+        # The crests' longitude; whole turns are those of the smallest movement in a step.
+        phases = np.unwrap([row["wave_degrees"] for row in series.rows], period=360 / number)
+        time = np.array([row["day"] for row in series.rows])
+        run.answer("rotation of the wave", float(np.polyfit(time, phases, 1)[0]), "degrees/day")
+        run.answer("amplitude of the wave over that at the start", last["wave_amplitude"] / first["wave_amplitude"])
+
+
+SCRIPT = Script("shallow_water", __doc__, OPTIONS, solve, {"degree": 2})
+main = SCRIPT.main
+
+if __name__ == "__main__":
+    sys.exit(main())

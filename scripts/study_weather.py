@@ -1,0 +1,449 @@
+"""Make docs/weather.md: the standard cases of weather models, on chips and by digital solves, beside published values.
+
+    .venv/bin/python scripts/study_weather.py [--full] [--ranks 1] [--only straka-100,tc2-L3 …] [--solvers …] [--again]
+
+The default takes about ten minutes on two cores, --full some hours. Every case is a problem script, run as a user would
+and read from its report. Results are kept in docs/weather.json and not made again (--again does); the page is written
+after each case from all that is there, so an interrupted run loses nothing, and --page writes it without running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA, PAGE, IMAGES = ROOT / "docs" / "weather.json", ROOT / "docs" / "weather.md", ROOT / "docs" / "images"
+
+SOLVERS = {
+    "FP64": "-ksp_type cg -pc_type gamg -ksp_rtol 1e-8",
+    "rram128": "-ksp_type analog -analog_chip rram128",
+    "pku2025": "-ksp_type analog -analog_chip pku2025",
+}
+"""By the name of their columns."""
+
+Format = Callable[[float], str]
+
+
+def small(value: float) -> str:
+    """Return an error or a drift."""
+    return f"{value:.1e}"
+
+
+def change(value: float) -> str:
+    """Return a signed drift."""
+    return f"{value:+.1e}"
+
+
+def digits(count: int) -> Format:
+    """Return what writes numbers with so many decimals."""
+    return lambda value: f"{value:,.{count}f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Args:
+        answer: name in the report.
+        label: on the page.
+        published: what others have, and what is asked here; words.
+        show: writes the value.
+    """
+
+    answer: str
+    label: str
+    published: str = ""
+    show: Format = small
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run of a problem script, made by every solver.
+
+    Args:
+        title: heading.
+        script: of problems/.
+        options: of the script.
+        rows: what is shown.
+        full: only with --full.
+        picture: whether the page shows the script's picture.
+        note: below the table.
+        by_hand: only with --only: hours.
+    """
+
+    title: str
+    script: str
+    options: str
+    rows: tuple[Row, ...]
+    full: bool = True
+    picture: bool = False
+    note: str = ""
+    by_hand: bool = False
+
+
+HEAT = (Row("relative change of the integral of density times theta'", "change of ∫ρ₀θ′, the state",
+            "exact by construction", change),
+        Row("the same of the field as solved", "the same, the solved field", "accuracy of the solves", change))
+STRAKA = (
+    Row("front (-1 K at the ground)", "front, m", "15,537; asked for 15,200…15,700", digits(0)),
+    Row("smallest potential temperature perturbation", "smallest θ′, K", "−9.77; asked for −9…−10.5", digits(2)),
+    Row("largest potential temperature perturbation", "largest θ′, K", "0", digits(2)),
+    Row("largest horizontal wind", "largest u, m/s", "36.46", digits(2)),
+    Row("smallest horizontal wind", "smallest u, m/s", "−15.19", digits(2)),
+    Row("largest updraught", "largest w, m/s", "12.93", digits(2)),
+    Row("largest downdraught", "smallest w, m/s", "−15.95", digits(2)),
+    Row("rotors", "rotors", "3", digits(0)),
+    *HEAT,
+)
+BUBBLE = (
+    Row("top of the bubble (0.1 K on its axis)", "top of the bubble, m", "figure only", digits(0)),
+    Row("largest potential temperature perturbation", "largest θ′, K", "0.5 at the start, never more", digits(3)),
+    Row("largest updraught", "largest w, m/s", "", digits(2)),
+    Row("kinetic energy, of the potential energy released", "kinetic energy, of the potential released",
+        "1 without viscosity", digits(3)),
+    *HEAT,
+)
+DRIFTS = (Row("relative change of mass", "change of mass", "exact by construction", change),
+          Row("relative change of energy", "change of energy", "", change),
+          Row("relative change of potential enstrophy", "change of potential enstrophy", "", change))
+
+
+def drifts(energy: str = "", enstrophy: str = "") -> tuple[Row, ...]:
+    """Return the rows of the invariants with what is asked of them."""
+    return (DRIFTS[0], Row(DRIFTS[1].answer, DRIFTS[1].label, energy, change),
+            Row(DRIFTS[2].answer, DRIFTS[2].label, enstrophy, change))
+
+
+def tc2(l2: str, linf: str) -> tuple[Row, ...]:
+    """Return the rows of a steady flow with what is asked of its errors."""
+    return (Row("relative l1 error of the depth", "l1(h)"), Row("relative l2 error of the depth", "l2(h)", l2),
+            Row("relative l∞ error of the depth", "l∞(h)", linf), *DRIFTS,
+            Row("divergence energy at the end over that at day 2", "∫∣∇χ∣² at the end, of that at day 2",
+                "below 3", digits(2)))
+
+
+GALEWSKY = (
+    Row("largest vorticity", "largest ζ, 10⁻⁵/s", "asked for 12…15 (day 6)", digits(2)),
+    Row("smallest vorticity", "smallest ζ, 10⁻⁵/s", "", digits(2)),
+    Row("largest wind", "largest wind, m/s", "80 at the start", digits(1)),
+    *DRIFTS,
+)
+
+CASES = {
+    "straka-200": Case("Density current, nodes 200 m apart", "density_current", "-case straka -resolution 200", STRAKA,
+                       full=False),
+    "straka-100": Case("Density current, nodes 100 m apart", "density_current", "-case straka -resolution 100", STRAKA,
+                       picture=True),
+    "straka-100-anelastic": Case("The same, anelastic", "density_current",
+                                 "-case straka -resolution 100 -equations anelastic", STRAKA[:-2],
+                                 note="Straka's reference is compressible. What the anelastic equations leave out, of "
+                                 "the order θ′/θ₀ = 5 %, is what the front lags by."),
+    "straka-50": Case("Density current, nodes 50 m apart", "density_current", "-case straka -resolution 50", STRAKA,
+                      by_hand=True),
+    "bubble-25": Case("Warm bubble, nodes 25 m apart", "density_current", "-case bubble -resolution 25", BUBBLE,
+                      full=False),
+    "bubble-10": Case("Warm bubble, nodes 10 m apart", "density_current", "-case bubble", BUBBLE, picture=True),
+    "tc2-L2": Case("TC2, level 2, 5 days", "shallow_water", "-case tc2 -level 2", tc2("", ""), full=False),
+    "tc2-L3": Case("TC2, level 3, 5 days", "shallow_water", "-case tc2 -level 3 -dt 1800",
+                   tc2("asked for ≤ 5e-6", "asked for ≤ 3e-5"), full=False),
+    "tc2-L4": Case("TC2, level 4, 5 days", "shallow_water", "-case tc2 -level 4 -dt 900", tc2("asked for ≤ 4e-7", "")),
+    "tc2-L4-12d": Case("TC2, level 4, 12 days", "shallow_water", "-case tc2 -level 4 -days 12",
+                       tc2("asked for ≤ 1e-6", "")),
+    "tc2-L3-20d": Case("TC2, level 3, 20 days", "shallow_water", "-case tc2 -level 3 -days 20", tc2("", "")),
+    "tc5-L2": Case("TC5, level 2, 2 days", "shallow_water", "-case tc5 -level 2 -days 2", drifts(), full=False),
+    "tc5-L3": Case("TC5, level 3, 15 days", "shallow_water", "-case tc5 -level 3 -days 15",
+                   (*drifts("asked for ≤ 2e-5", "asked for ≤ 1e-3"),
+                    Row("smallest depth", "smallest h, m", "", digits(0)),
+                    Row("largest depth", "largest h, m", "", digits(0))), picture=True),
+    "tc6-L3": Case("TC6, level 3, 7 days", "shallow_water", "-case tc6 -level 3 -days 7",
+                   (Row("rotation of the wave", "rotation of the wave, °/day",
+                        "12.2 in the nondivergent model (Haurwitz); slower with a free surface", digits(2)),
+                    Row("amplitude of the wave over that at the start", "amplitude of wave 4, of the first", "",
+                        digits(2)),
+                    *drifts("asked for ≤ 5e-5")), picture=True),
+    "galewsky-L3": Case("Galewsky's jet, level 3, 6 days", "shallow_water", "-case galewsky -level 3 -days 6",
+                        GALEWSKY, full=False,
+                        note="Level 3 is too coarse for this case: it shows that it runs, no more."),
+    "galewsky-L4": Case("Galewsky's jet, level 4, 6 days", "shallow_water", "-case galewsky -level 4 -days 6",
+                        GALEWSKY),
+    "galewsky-L5": Case("Galewsky's jet, level 5, 6 days", "shallow_water", "-case galewsky -level 5 -days 6", GALEWSKY,
+                        picture=True),
+}
+
+
+def command(case: Case, solver: str) -> str:
+    """Return what a user types for a case."""
+    return f"problems/{case.script}.py {case.options} {SOLVERS[solver]}"
+
+
+def run(name: str, solver: str, ranks: int) -> dict[str, Any]:
+    """Run a case and return what its report says, or its error."""
+    case = CASES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, *command(case, solver).split(), "-snapshots", "0", "-out", folder]
+        if ranks > 1:
+            beside = Path(sys.executable).with_name("mpirun")
+            words = [str(beside) if beside.exists() else "mpirun", "-n", str(ranks), *words]
+        started, busy = time.monotonic(), os.getloadavg()[0]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        wall = time.monotonic() - started
+        result: dict[str, Any] = {"command": command(case, solver), "ranks": ranks, "wall": round(wall, 1),
+                                  "load": [round(busy, 1), round(os.getloadavg()[0], 1)],
+                                  "date": datetime.date.today().isoformat(), "commit": commit()}
+        report = Path(folder) / "report.json"
+        if done.returncode or not report.exists():
+            lines = done.stderr.strip().splitlines()
+            return result | {"error": lines[-1][:400] if lines else f"exit code {done.returncode}"}
+        data = json.loads(report.read_text(encoding="utf-8"))
+        if case.picture and solver == "rram128":
+            source = Path(folder) / f"{case.script}.png"
+            if source.exists():
+                shutil.copy(source, IMAGES / f"weather_{name.replace('-', '_').lower()}.png")
+        return result | condensed(data, done.stderr)
+
+
+def condensed(report: dict[str, Any], progress: str) -> dict[str, Any]:
+    """Return what of a report is kept.
+
+    Args:
+        report: the report.
+        progress: what the run said on standard error, where lines tell time at a quarter of the steps and so on.
+    """
+    told = [(int(done), int(total), float(seconds)) for done, total, seconds in
+            re.findall(r"^\w+: (\d+) of (\d+), ([\d.]+) s", progress, re.MULTILINE)]
+    step = None
+    if len(told) > 1:
+        # From the first quarter on: the beginning compiles and programs.
+        step = (told[-1][2] - told[0][2]) / (told[-1][0] - told[0][0])
+    steps = told[-1][1] if told else None
+    solves = {solve["prefix"]: {"count": solve["count"], "iterations": solve["iterations_total"] / solve["count"],
+                                "seconds": solve["seconds_solve"],
+                                "tiles": solve["operations"]["tiles_programmed"]} for solve in report["solves"]}
+    return {
+        "answers": {entry["name"]: entry["value"] for entry in report["problem"]["results"]},
+        "parameters": {name: value for name, value in report["problem"]["parameters"].items()},
+        "unknowns": report["unknowns"], "steps": steps, "seconds_per_step": step,
+        "seconds_assemble": report["totals"]["seconds_assemble"], "solves": solves,
+    }
+
+
+def commit() -> str:
+    """Return the commit that this tree is at, '' without git."""
+    try:
+        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True,
+                              check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def table(lines: list[list[str]]) -> str:
+    """Return a table; the first line is its head."""
+    head, *body = lines
+    rule = ["---"] * len(head)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *body))
+
+
+def physics(case: Case, runs: dict[str, dict[str, Any]]) -> str:
+    """Return the table of a case."""
+    lines = [["", "published or asked for", *SOLVERS]]
+    for row in case.rows:
+        cells = []
+        for solver in SOLVERS:
+            value = runs.get(solver, {}).get("answers", {}).get(row.answer)
+            cells.append("" if value is None else row.show(value))
+        if any(cells):
+            lines.append([row.label, row.published, *cells])
+    again = [runs.get(solver, {}).get("answers", {}).get("tiles programmed after the first step") for solver in SOLVERS]
+    if any(value is not None for value in again[1:]):
+        lines.append(["tiles programmed after the first step", "0",
+                      *["" if value is None or solver == "FP64" else f"{value:.0f}"
+                        for solver, value in zip(SOLVERS, again, strict=True)]])
+    return table(lines)
+
+
+def work(data: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return the table of times and iterations."""
+    lines = [["case", "unknowns", "steps", "solver", "s per step", "of FP64's", "assembly, of a step",
+              "iterations per solve"]]
+    for name, case in CASES.items():
+        runs = data.get(name, {})
+        for i, solver in enumerate(s for s in SOLVERS if "answers" in runs.get(s, {})):
+            entry = runs[solver]
+            step, digital = entry["seconds_per_step"], runs.get("FP64", {}).get("seconds_per_step")
+            solved = sum(solve["seconds"] for solve in entry["solves"].values())
+            share = entry["seconds_assemble"] / (entry["seconds_assemble"] + solved)
+            lines.append([case.title if i == 0 else "", f"{entry['unknowns']:,}" if i == 0 else "",
+                          f"{entry['steps']}" if i == 0 else "", solver, f"{step:.3f}" if step else "",
+                          f"{step / digital:.1f}" if step and digital and solver != "FP64" else "", f"{share:.0%}",
+                          ", ".join(f"{prefix.rstrip('_')} {solve['iterations']:.1f}"
+                                    for prefix, solve in entry["solves"].items())])
+    return table(lines) if len(lines) > 1 else ""
+
+
+def orders(data: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return the orders of convergence of TC2."""
+    import math
+
+    lines = [["order of l2(h)", "asked for", *SOLVERS]]
+    for coarse, fine in (("tc2-L2", "tc2-L3"), ("tc2-L3", "tc2-L4"), ("tc2-L2", "tc2-L4")):
+        cells = []
+        for solver in SOLVERS:
+            errors = [data.get(name, {}).get(solver, {}).get("answers", {}).get("relative l2 error of the depth")
+                      for name in (coarse, fine)]
+            levels = int(fine[-1]) - int(coarse[-1])
+            cells.append(f"{math.log2(errors[0] / errors[1]) / levels:.2f}" if all(errors) else "")
+        if any(cells):
+            lines.append([f"{coarse[4:]} → {fine[4:]}", "≥ 3" if levels == 2 else "", *cells])
+    return table(lines) if len(lines) > 1 else ""
+
+
+INTRODUCTION = """# Weather on programmed tiles
+
+The field's own test cases, with every elliptic solve on tiles, beside the same run with digital solves and what is
+published. Each matrix is constant in time and programmed once. Made by `scripts/study_weather.py`; a case is what its
+command says, and can be run alone:
+
+    {example}
+
+*FP64* is PETSc's `-ksp_type cg -pc_type gamg -ksp_rtol 1e-8`; *rram128* and *pku2025* are the emulated
+[chips](chips.md), solved to the accuracy of FP32 ([method](method.md)). *Asked for* are this project's own targets.
+"""
+
+DENSITY = """## Density current and warm bubble
+
+Straka et al., *Numerical solutions of a non-linear density current: a benchmark solution and comparisons*,
+International Journal for Numerical Methods in Fluids 17 (1993) 1–22: cold air falls and spreads along the ground.
+Their reference is a compressible model at 25 m. The published values here are those of their tables IV and V as the
+benchmark targets of another public model quote them, not read from the paper itself (confidence: good for front and
+θ′, medium for the winds). These equations have no sound: [`density_current.py`](problems.md#density_currentpy) says
+what they are.
+"""
+
+BUBBLE_TEXT = """Robert, *Bubble convection experiments with a semi-implicit formulation of the Euler equations*,
+Journal of the Atmospheric Sciences 50 (1993) 1865–1873, shows pictures and no numbers: after 18 minutes a cap above an
+arch whose ends have rolled up. His model has no explicit viscosity; here it is 0.25 m²/s. The centre at 260 m and the
+flanks are his; air of 300 K is as in later papers (from memory: confidence medium).
+"""
+
+SPHERE = """## Shallow water on the sphere
+
+Williamson et al., Journal of Computational Physics 102 (1992) 211–224: TC2 is steady, so its error is known; TC5 is
+flow over a mountain; TC6 a Rossby–Haurwitz wave. Galewsky, Scott and Polvani, Tellus 56A (2004) 429–440: an unstable
+jet.
+[Shallow water](shallow_water.md) says how it is computed.
+"""
+
+WORK = """## Time and iterations
+
+Wall time per step from a quarter of the run on (before it kernels are compiled and tiles programmed), on the machine
+that made the page, which had other work to do (load averages are in `docs/weather.json`): ratios are better than
+times. An emulated tile costs the host more than the sparse products that it stands for; what a chip would take is in
+the [reports](reports.md). *Assembly* counts right-hand sides, of assembly and solves together, with the compilation of
+forms.
+"""
+
+
+def page(data: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return the page."""
+    example = f"mpirun -n 2 python {command(CASES['straka-100'], 'rram128')}"
+    parts = [INTRODUCTION.format(example=example)]
+    groups = {"density_current": DENSITY, "shallow_water": SPHERE}
+    for script, text in groups.items():
+        names = [name for name in data if name in CASES and CASES[name].script == script]
+        if not names:
+            continue
+        parts.append(text)
+        told = False
+        for name in sorted(names, key=list(CASES).index):
+            case, runs = CASES[name], data[name]
+            if name.startswith("bubble") and not told:
+                parts.append(BUBBLE_TEXT)
+                told = True
+            parts += [f"### {case.title}\n", f"`problems/{case.script}.py {case.options}`\n",
+                      physics(case, runs) + "\n"]
+            parts += [f"{solver}: {entry['error']}\n" for solver, entry in runs.items() if "error" in entry]
+            if case.note:
+                parts.append(case.note + "\n")
+            image = f"weather_{name.replace('-', '_').lower()}.png"
+            if (IMAGES / image).exists():
+                parts.append(f"![{case.title}](images/{image})\n")
+        if script == "shallow_water" and orders(data):
+            parts += ["### Order of convergence\n", orders(data) + "\n"]
+    parts += [WORK, work(data)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def wanted(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Yield the cases to run, all solvers of one after the other."""
+    names = arguments.only or [name for name, case in CASES.items()
+                               if not case.by_hand and (arguments.full or not case.full)]
+    for name in names:
+        for solver in arguments.solvers:
+            yield name, solver
+
+
+def words(allowed: dict[str, Any]) -> Callable[[str], list[str]]:
+    """Return the parser of a list of names."""
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in allowed:
+                raise argparse.ArgumentTypeError(f"{name!r}; allowed: {', '.join(allowed)}")
+        return names
+    return parse
+
+
+def main() -> int:
+    """Run what is missing and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="every case: hours")
+    parser.add_argument("--ranks", type=int, default=1, help="MPI ranks of every run")
+    parser.add_argument("--only", type=words(CASES), help="names of cases, with commas")
+    parser.add_argument("--solvers", type=words(SOLVERS), default=list(SOLVERS), help="columns, with commas")
+    parser.add_argument("--again", action="store_true", help="also what has a result already")
+    parser.add_argument("--page", action="store_true", help="write the page only")
+    arguments = parser.parse_args()
+    data = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+    for name, solver in [] if arguments.page else wanted(arguments):
+        if not (ROOT / "problems" / f"{CASES[name].script}.py").exists():
+            print(f"{name}: problems/{CASES[name].script}.py is missing", flush=True)
+            continue
+        if "answers" in data.get(name, {}).get(solver, {}) and not arguments.again:
+            continue
+        print(f"{name}, {solver}: ", end="", flush=True)
+        result = run(name, solver, arguments.ranks)
+        print(result.get("error") or f"{result['wall']:.0f} s", flush=True)
+        # Another run of this script may have added cases meanwhile.
+        data = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+        data.setdefault(name, {})[solver] = result
+        write(DATA, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        write(PAGE, page(data))
+    if data:
+        write(PAGE, page(data))
+    return int(any("error" in entry for runs in data.values() for entry in runs.values()))
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one go."""
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

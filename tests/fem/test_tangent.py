@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("analogpde.fem", exc_type=ImportError)
+
+import ufl
+from dolfinx import fem
+from mpi4py import MPI
+from petsc4py import PETSc
+
+from analogpde.fem import tangent
+from analogpde.fem.forms import integral, vector
+from analogpde.fem.sphere import create_sphere
+
+H, TAU, G = 5.0, 0.3, 9.8
+
+
+@pytest.fixture(params=[1, 2])
+def setting(request, comm):
+    mesh = create_sphere(comm, 1, radius=2.0)
+    space = fem.functionspace(mesh, ("Lagrange", request.param))
+    functions = []
+    for k, scale in enumerate((1.0, 0.5, 2.0, 1.0, 0.3)):
+        function = fem.Function(space)
+        function.interpolate(lambda x, k=k, s=scale: s * np.sin((k + 1) * x[0] + x[1] - 0.7 * k * x[2]) + 4 * (k == 3))
+        functions.append(function)
+    degree = 2 * request.param + 2
+    return mesh, space, functions, degree, tangent.tabulate(space, degree)
+
+
+@pytest.mark.mpi
+def test_one_pass_makes_what_the_forms_say(setting):
+    mesh, space, (psi, chi, eta, h, smooth), degree, cells = setting
+    sums = np.zeros((5, len(psi.x.array)))
+    tangent.tendencies(cells.dofs, cells.basis, cells.gradient, cells.weight, psi.x.array, chi.x.array, eta.x.array,
+                       smooth.x.array, h.x.array, H, TAU, sums[:4])
+    tangent.advection(cells.dofs, cells.basis, cells.gradient, cells.weight, psi.x.array, chi.x.array, eta.x.array,
+                      sums[4])
+    n, w = ufl.CellNormal(mesh), ufl.TestFunction(space)
+    u = ufl.cross(n, ufl.grad(psi)) + ufl.grad(chi)
+    star = eta - TAU * (ufl.dot(u, ufl.grad(eta)) - smooth)
+    dx = ufl.dx(metadata={"quadrature_degree": degree})
+    forms = (star * ufl.dot(u, ufl.grad(w)), star * ufl.dot(ufl.cross(n, u), ufl.grad(w)),
+             (h - H) * ufl.dot(u, ufl.grad(w)), 0.5 * ufl.dot(u, u) * w, ufl.dot(u, ufl.grad(eta)) * w)
+    for row, form in zip(sums, forms, strict=True):
+        expected = vector(form * dx)
+        got = expected.duplicate()
+        with got.localForm() as local:
+            local.array[:] = row
+        got.ghostUpdate(addv=PETSc.InsertMode.ADD, mode=PETSc.ScatterMode.REVERSE)
+        # The same quadrature points, so the same numbers but for some hundred roundings.
+        assert np.allclose(got.array, expected.array, rtol=0, atol=1e-12 * expected.norm(PETSc.NormType.INFINITY))
+
+
+@pytest.mark.mpi
+def test_integrals_and_norms(setting, comm):
+    mesh, _, (psi, chi, eta, h, b), degree, cells = setting
+    sums, peaks, norms = np.zeros(5), np.zeros(2), np.zeros(2)
+    tangent.integrals(cells.dofs, cells.basis, cells.gradient, cells.weight, psi.x.array, chi.x.array, eta.x.array,
+                      h.x.array, b.x.array, cells.height, G, sums, peaks)
+    tangent.norms(cells.dofs, cells.basis, cells.weight, eta.x.array, norms)
+    u = ufl.cross(ufl.CellNormal(mesh), ufl.grad(psi)) + ufl.grad(chi)
+    square = ufl.dot(u, u)
+    dx = ufl.dx(metadata={"quadrature_degree": degree})
+    expected = [integral(comm, form * dx) for form in (
+        fem.Constant(mesh, 1.0), h, h * square / 2 + G * h**2 / 2 + G * h * b, eta**2 / (2 * h),
+        ufl.dot(ufl.grad(chi), ufl.grad(chi)), abs(eta), eta**2)]
+    got = comm.allreduce(np.concatenate([sums, norms]), MPI.SUM)
+    assert np.allclose(got, expected, rtol=1e-12)  # sums of some thousand terms
+    speed, rate = (comm.allreduce(peak, MPI.MAX) for peak in peaks)
+    assert 0 < speed < 10
+    # Cells of the icosphere of level 1 differ by a factor of 1.2 in height.
+    height = comm.allreduce(cells.height.min(initial=np.inf), MPI.MIN)
+    assert speed / (1.3 * height) < rate <= speed / height
