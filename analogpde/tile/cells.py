@@ -128,9 +128,20 @@ def cells_per_row(chip: Chip, blocks: Blocks, deviation: float) -> NDArray[np.fl
     return np.asarray(used + blocks.sizes * 2.0 * leak / deviation**2 if deviation else used)
 
 
+def _of_tiles(
+    offsets: NDArray[np.int64], tiles: NDArray[np.int64], spare: NDArray[np.int64], *, seed: int, word: int,
+) -> NDArray[np.float64]:
+    """Draw what belongs to physical tiles: number `spare` in each place, shape (K,)."""
+    draws = np.empty(int(offsets[-1]))
+    for number in np.unique(spare):
+        mine = np.repeat(spare == number, np.diff(offsets))
+        draws[mine] = normal(offsets, seed=seed, word=word, tiles=tiles, event=int(number))[mine]
+    return draws
+
+
 def stuck(
-    chip: Chip, digits: NDArray[np.int64], base: int, blocks: Blocks, *, seed: int, name: str, tile_event: int,
-    works: NDArray[np.bool_],
+    chip: Chip, digits: NDArray[np.int64], base: int, blocks: Blocks, *, seed: int, name: str,
+    spare: NDArray[np.int64], works: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the digits that cells hold of which some are stuck, and where the other cell of a pair helps out.
 
@@ -141,7 +152,7 @@ def stuck(
 
     Args:
         chip: the chip. digits: wanted, shape (E, slices). base: of the digits. blocks: whose entries they are.
-        seed, name, tile_event: which cells these are; the same for the same tile, however often it is programmed.
+        seed, name, spare: which cells these are; the same for the same tile, however often it is programmed.
         works: entries that are placed where cells work, shape (E,).
 
     Returns:
@@ -149,8 +160,8 @@ def stuck(
     """
     low, high = chip.faults.stuck_low or 0.0, chip.faults.stuck_high or 0.0
     entries, slices = digits.shape
-    draws = normal(2 * slices * blocks.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name + STUCK),
-                   tiles=blocks.tiles, event=tile_event).reshape(entries, slices, 2)
+    draws = _of_tiles(2 * slices * blocks.offsets, blocks.tiles, spare, seed=seed,
+                      word=stream(Purpose.PROGRAMMING, name + STUCK)).reshape(entries, slices, 2)
     at_zero, at_top = draws < ndtri(low), draws > -ndtri(high)
     got = np.empty_like(digits)
     helped = np.zeros(digits.shape, bool)
@@ -191,12 +202,14 @@ def place_errors(blocks: Blocks, lost: NDArray[np.float64]) -> NDArray[np.float6
     return np.asarray(total.reshape(blocks.count, n))
 
 
-def dead_rows(chip: Chip, blocks: Blocks, *, slices: int, seed: int, name: str, tile_event: int) -> NDArray[np.bool_]:
+def dead_rows(
+    chip: Chip, blocks: Blocks, *, slices: int, seed: int, name: str, spare: NDArray[np.int64],
+) -> NDArray[np.bool_]:
     """Tell which rows of the blocks find no line pair that works, shape (K, n): the last ones; of a dead tile all."""
     faults, size = chip.faults, chip.tile_size
     word = stream(Purpose.PROGRAMMING, name + BROKEN)
-    draws = normal(np.arange(blocks.count + 1, dtype=np.int64) * (size + 1), seed=seed, word=word, tiles=blocks.tiles,
-                   event=tile_event).reshape(blocks.count, size + 1)
+    draws = _of_tiles(np.arange(blocks.count + 1, dtype=np.int64) * (size + 1), blocks.tiles, spare, seed=seed,
+                      word=word).reshape(blocks.count, size + 1)
     working = np.count_nonzero(draws[:, 1:] >= ndtri(faults.dead_pairs(slices)), axis=1)
     working[draws[:, 0] < ndtri(faults.dead_tiles or 0.0)] = 0
     return np.asarray((np.arange(blocks.size) >= working[:, None]) & (np.arange(blocks.size) < blocks.sizes[:, None]))
@@ -252,7 +265,7 @@ def hold(
     chip: Chip, blocks: Blocks, intended: NDArray[np.float64], largest: NDArray[np.float64], *,
     level: NDArray[np.int64] | None = None, trim: NDArray[np.int64] | None = None,
     unit: NDArray[np.float64] | None = None, base: int = 0, slices: int = 1, seed: int = 0, name: str = "",
-    event: int = 0, tile_event: int = 0, feedback: bool = True,
+    event: int = 0, spare: NDArray[np.int64] | None = None, feedback: bool = True,
 ) -> Held:
     """Return what the cells of tiles hold of rounded blocks, with all errors that the chip knows of.
 
@@ -261,10 +274,11 @@ def hold(
         blocks: scaled blocks, with all their entries where the cells of zeros count.
         intended: what the entries were rounded to, shape (E,); largest: conductance of a fully-on cell, shape (K,).
         level, trim, unit, base, slices: of cells with levels: |intended| = unit (level + trim/base).
-        seed, name, event: key of the programming. tile_event: of the physical tiles: which spare ones they are.
+        seed, name, event: key of the programming. spare: number of the physical tile in each place; None: the first.
         feedback: whether these are INV tiles: their diagonals are on cells that work, and make up for what others lose.
     """
     cell, owner = chip.cell, blocks.owner
+    spare = np.zeros(blocks.count, np.int64) if spare is None else spare
     negative = blocks.value < 0
     bias = cell.sign_mapping == "bias"
     offset = np.zeros(blocks.count)  # by which a bias column shifts, in units of `intended`
@@ -291,7 +305,7 @@ def hold(
         if chip.faults.stuck_low or chip.faults.stuck_high:
             powers = base ** np.arange(slices - 1, -1, -1, dtype=np.int64)
             diagonal = (blocks.row == blocks.col) & feedback
-            digits, helped = stuck(chip, digits, base, blocks, seed=seed, name=name, tile_event=tile_event,
+            digits, helped = stuck(chip, digits, base, blocks, seed=seed, name=name, spare=spare,
                                    works=diagonal)
             off = (digits @ powers - np.minimum(shifted, base**slices - 1)) * unit[owner]
             off[diagonal] = 0.0
@@ -327,7 +341,7 @@ def hold(
         change = aged(chip, place, on, weight, blocks, seed=seed, name=name, event=event) * largest[owner]
         value += change if bias else np.where(negative, -change, change)
     if feedback and (chip.faults.dead_pairs(slices) or chip.faults.dead_tiles):
-        dead = dead_rows(chip, blocks, slices=slices, seed=seed, name=name, tile_event=tile_event)
+        dead = dead_rows(chip, blocks, slices=slices, seed=seed, name=name, spare=spare)
         value[dead[owner, blocks.row]] = 0.0
     lowest = (1.0 - cell.window) / cell.window
     beside = (on @ weight) * (lowest if bias else 2.0 * lowest) * largest[owner]

@@ -36,6 +36,7 @@ FIRST_ORDER = 0.3
 LARGEST_DELTA = 1.0
 SINGULAR = 2.0**-24  # a unit diagonal and s_min below this: the inverse in FP32 has no correct digit
 ATTEMPTS = 8
+PATIENCE = 2  # programmings of a faulty tile with growing shift before its block goes to a spare one
 _CHUNK_ENTRIES = 1 << 22  # entries of full tiles worked on at a time; those in use are a tenth
 
 
@@ -246,12 +247,13 @@ def program_bank(
     ledger = Ledger()
     crowded = not chip.wire.ideal or chip.inverter.gain_bandwidth is not None  # some ten full matrices a tile
     for chunk in _chunks(count, n, _CHUNK_ENTRIES // 8 if crowded else _CHUNK_ENTRIES):
-        pending, extra = chunk, np.zeros(len(chunk))
+        pending, extra, spare = chunk, np.zeros(len(chunk)), np.zeros(len(chunk), np.int64)
+        moved = 0
         for attempt in range(ATTEMPTS):
             part = scaled.select(pending)
             lowered = compensated(part, chip)
             held = program(lowered, scale[pending], sign[pending], chip, slices=slices, shift=shift, extra_shift=extra,
-                           seed=seed, name=name, event=event * ATTEMPTS + attempt, spare=attempt)
+                           seed=seed, name=name, event=event * ATTEMPTS + attempt, spare=spare)
             matrix, loop, noise = held.blocks, None, held.read_deviation
             if closed:
                 spread = Spread.draw(part, chip, seed=seed, name=name)
@@ -305,7 +307,7 @@ def program_bank(
                     aims[target] = (held.intended + (part.value - lowered.value))[here] / scales
             ledger.add(Ledger(cells_written=held.cells, tiles_programmed=len(pending),
                               tiles_reprogrammed=len(pending) if attempt else 0,
-                              tiles_replaced=len(pending) if attempt and chip.faults.any else 0))
+                              tiles_replaced=moved))
             if good.all():
                 break
             # what is missing to δ = 1, and at least twice what was there, so that the loop ends
@@ -313,7 +315,11 @@ def program_bank(
             missing = np.where(over, (np.where(over, delta, 0.0) - 0.9) * smallest, 0.0)
             least = np.full(len(pending), 0.01)
             if chip.faults.any:  # in place of a tile with a line that carries no current a spare one may do as it is
+                replaced = silent | (attempt >= PATIENCE)
                 least = np.where(silent, 0.0, 0.01)
+                spare, moved = (spare + replaced)[~good], int(np.count_nonzero(replaced & ~good))
+            else:
+                spare = spare[~good]
             extra = np.maximum(np.maximum(2.0 * extra, least), extra + missing)[~good]
             pending = pending[~good]
         else:

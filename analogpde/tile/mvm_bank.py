@@ -257,16 +257,17 @@ def _hold(
     """
     pending = np.full(arrays.count, True)
     held, read, intended, spent = np.zeros(len(aimed)), np.zeros(len(aimed)), aimed.copy(), Ledger()
-    for spare in range(SPARES):
+    for number in range(SPARES):
+        spare = np.full(arrays.count, number)
         there = hold(chip, arrays, aimed, largest, level=level, trim=None if level is None else np.zeros_like(level),
                      unit=None if level is None else unit, base=base, slices=slices, seed=seed, name=name,
-                     event=event * SPARES + spare, tile_event=spare, feedback=False)
-        good = pending & ~dead_rows(chip, arrays, slices=0, seed=seed, name=name, tile_event=spare).any(axis=1)
+                     event=event * SPARES + number, spare=spare, feedback=False)
+        good = pending & ~dead_rows(chip, arrays, slices=0, seed=seed, name=name, spare=spare).any(axis=1)
         mine = good[arrays.owner]
         held[mine], read[mine], intended[mine] = there.value[mine], there.read[mine], there.intended[mine]
         tried = int(pending.sum())
         spent.add(Ledger(cells_written=there.cells * tried // max(1, arrays.count), tiles_programmed=tried,
-                         tiles_reprogrammed=tried if spare else 0, tiles_replaced=tried if spare else 0))
+                         tiles_reprogrammed=tried if number else 0, tiles_replaced=tried if number else 0))
         pending &= ~good
         if not pending.any():
             return held, read, intended, spent

@@ -226,7 +226,7 @@ def _round(offsets, row, col, value, unit, alpha, base, error, level, trim, inte
 def program(
     scaled: Blocks, scale: NDArray[np.float64], sign: NDArray[np.float64], chip: Chip, *, slices: int = 1,
     shift: float = 0.5, extra_shift: NDArray[np.float64] | None = None, seed: int = 0, name: str = "", event: int = 0,
-    spare: int = 0,
+    spare: NDArray[np.int64] | None = None,
 ) -> Conductances:
     """Program scaled blocks on tiles of a chip: static errors are drawn here, once.
 
@@ -237,7 +237,7 @@ def program(
         shift: c in the stability shift α = c σ G_max sqrt(cells per row); σ the programming error.
         extra_shift: added to the shift of each block, shape (K,), in units of the scaled diagonal.
         seed, name, event: key of the programming noise.
-        spare: which physical tile in its place, where tiles may be faulty; 0 is the first.
+        spare: number of the physical tile in each place, where tiles may be faulty, shape (K,); None: the first.
 
     Returns:
         The conductances. The diagonal is held by its cell and a trim cell of one digit less weight, so
@@ -316,7 +316,7 @@ def program(
     else:
         held = hold(chip, scaled, intended, largest, level=level, trim=trim,
                     unit=None if bits is None else unit, base=base, slices=slices, seed=seed, name=name,
-                    event=event, tile_event=spare)
+                    event=event, spare=spare)
     there = Blocks(scaled.sizes, scaled.offsets, scaled.row, scaled.col, held.value, scaled.tiles, scaled.size)
     common = held.common
     if chip.cell.off_conductance:  # of all crossings, in both arrays

@@ -180,7 +180,7 @@ def test_faults_stay_and_errors_do_not():
     np.testing.assert_array_equal(first.intended, again.intended)
     assert (first.blocks.value != again.blocks.value)[first.intended != 0].all()
     np.testing.assert_array_equal(hold(chip)[1].blocks.value, first.blocks.value)
-    for other in (hold(chip, spare=1)[1], hold(chip, seed=1)[1], hold(chip, name="b_")[1]):
+    for other in (hold(chip, spare=np.ones(TILES, int))[1], hold(chip, seed=1)[1], hold(chip, name="b_")[1]):
         assert (first.intended != other.intended).any()
 
 
