@@ -79,9 +79,12 @@ def test_operations_add_up(solve, gallery, session, given):
     lines_out += sum(total(int(level.bank.kept.sum())) for level in coarse)
     n = record.iterations
     operations = record.operations
-    assert operations.inv_shots == n * shots
-    assert operations.dac_conversions == n * lines_in
-    assert operations.adc_conversions == n * lines_out
+    # on one level the first solve with a matrix has looked for a nearly singular mode before its first step
+    searched, rest = divmod(operations.inv_shots - n * shots, shots)
+    assert rest == 0
+    assert (searched > 0) == (len(done.analog._levels) == 1)
+    assert operations.dac_conversions == (n + searched) * lines_in
+    assert operations.adc_conversions == (n + searched) * lines_out
     assert [step.inv_shots for step in record.history] == [k * shots for k in range(n + 1)]
     # every unknown of the finest level is read once a visit, border lines are not read
     assert lines_out >= visits * 400
@@ -96,7 +99,7 @@ def test_operations_add_up(solve, gallery, session, given):
     summary = session().solves["r_"]
     both, second = summary.operations, summary.iterations_total - n
     assert summary.count == 2
-    assert both.inv_shots == (n + second) * shots
+    assert both.inv_shots == (n + searched + second) * shots
     assert (both.tiles_programmed, both.cells_written) == (operations.tiles_programmed, operations.cells_written)
 
 
