@@ -24,6 +24,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the tree that this script is in, installed or not
+
+from results_table import commit  # noqa: E402
+
 DATA, PAGE, IMAGES = ROOT / "docs" / "weather.json", ROOT / "docs" / "weather.md", ROOT / "docs" / "images"
 
 SOLVERS = {
@@ -249,15 +253,6 @@ def for_the_page(source: Path, target: Path) -> None:
         small = picture.convert("RGB")
         small.thumbnail((800, 2000))
         small.quantize(128).save(target, optimize=True)
-
-
-def commit() -> str:
-    """Return the commit that this tree is at, '' without git."""
-    try:
-        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True,
-                              check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def table(lines: list[list[str]]) -> str:
