@@ -134,7 +134,7 @@ _CHUNK = 512  # patches solved at a time; all their factors in FP64 would need m
 
 def local_solves(
     matrix: LocalMatrix, patches: Patches, blocks: Blocks, indptr: NDArray[np.int64],
-    indices: NDArray[np.int64], values: NDArray[np.float64],
+    indices: NDArray[np.int64], values: NDArray[np.float64], shift: float = 0.0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Apply the exact restricted additive Schwarz operator to the sparse matrix A P, digitally, at set-up.
 
@@ -143,6 +143,7 @@ def local_solves(
         blocks: of the patches, from `cut_blocks`. A part without any border is singular; its diagonal is enlarged by
             1e-12, for A P is zero there and so must the solution be.
         indptr, indices, values: rows of A P seen by this rank (local rows, compressed coarse columns), CSR.
+        shift: what to enlarge the diagonals by, relative, beyond that: as much as the tiles' are.
 
     Returns:
         Rows of M_RAS A P for the owned unknowns, CSR in the same columns.
@@ -154,7 +155,7 @@ def local_solves(
     np.cumsum(live[patches.label], out=out_indptr[1:])
     out_indices, out_values = np.empty(out_indptr[-1], np.int64), np.empty(out_indptr[-1])
     mark = np.full(total, -1, np.int64)
-    value = np.where(blocks.row == blocks.col, (1.0 + 1e-12) * blocks.value, blocks.value)
+    value = np.where(blocks.row == blocks.col, (1.0 + shift + 1e-12) * blocks.value, blocks.value)
     regular = replace(blocks, value=value)
     for begin in range(0, patches.count, _CHUNK):
         part = slice(begin, min(begin + _CHUNK, patches.count))

@@ -24,6 +24,7 @@ from analogpde.patches.blocks import (
 )
 from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
 from analogpde.patches.rules import (
+    LARGEST_SHIFT_OF_P,
     SMOOTHING_WEIGHT,
     choose_slices,
     choose_truncation,
@@ -136,7 +137,7 @@ class Smoother:
         self._places: NDArray[np.int64] | None = None
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
-        self.mostly_border = mostly_border(core, size, near.shape[1])
+        self.mostly_border = mostly_border(core, size, near.shape[1], partition.small)
         self.first_tile = first_tile
         with log.EVENTS["Program"]:
             blocks = together(comm, lambda: cut_blocks(local, self.patches, first_tile + before))
@@ -145,6 +146,7 @@ class Smoother:
             self.bank: Bank | LimitedBank = together(comm, lambda: program(
                 blocks, settings, slices, programming, budget, depth=settings.blockamc, kept=self.patches.core,
                 last=settings.levels == 1))
+        self.shift = comm.allreduce(self.bank.shift * self.patches.count) / max(1, self.tiles)
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
         self._work = np.zeros((self.patches.count, self.patches.index.shape[1]))
@@ -190,10 +192,11 @@ class Smoother:
     def prolongation(self, matrix: PETSc.Mat) -> tuple[PETSc.Mat, NDArray[np.float64], NDArray[np.int64]]:
         """Return the coarse space, the near-null vectors in it, and what names its columns. Collective.
 
-        Each core has one coarse unknown for each near-null vector: the vector cut to the core, smoothed by exact local
-        solves, P ← P − ω M_RAS (A P), twice, and truncated: entries below the truncation of their row's largest are
-        dropped and the rest changed so that P still gives the near-null vectors. The block size of the coarse space
-        is the number of near-null vectors. Too few coarse unknowns for all ranks are owned by some of them.
+        Each core has one coarse unknown for each near-null vector: the vector cut to the core, smoothed by local solves
+        that are exact but for the tiles' shift, P ← P − ω M_RAS (A P), twice, and truncated: entries below the
+        truncation of their row's largest are dropped and the rest changed so that P still gives the near-null vectors.
+        The block size of the coarse space is the number of near-null vectors. Too few coarse unknowns for all ranks are
+        owned by some of them.
         """
         comm = matrix.getComm().tompi4py()
         local, patches, width = self.seen.matrix, self.patches, self.near.shape[1]
@@ -221,7 +224,8 @@ class Smoother:
                 names, compressed = np.arange(total), indices
             else:
                 names, compressed = np.unique(indices, return_inverse=True)
-            solve = functools.partial(local_solves, local, patches, blocks, indptr, compressed, entries)
+            solve = functools.partial(local_solves, local, patches, blocks, indptr, compressed, entries,
+                                      min(self.shift, LARGEST_SHIFT_OF_P))
             s_indptr, s_indices, s_values = together(comm, solve)
             terms = (p.indptr, p.indices, p.data, s_indptr, names[s_indices] if len(s_indices) else s_indices, s_values,
                      SMOOTHING_WEIGHT, threshold)
