@@ -117,6 +117,18 @@ def test_local_solves_of_any_columns(tools):
     np.testing.assert_allclose(as_dense(solved, 81, 11), expected, rtol=0, atol=1e-9)
 
 
+def test_local_solves_with_the_tiles_shift(tools):
+    matrix = tools.upwind(9)
+    local, rows, patches = setting(tools, matrix)
+    right = sp.random(81, 11, density=0.15, random_state=3, format="csr")
+    indptr, indices = right.indptr.astype(np.int64), right.indices.astype(np.int64)
+    solved = local_solves(local, patches, cut_blocks(local, patches, 0), indptr, indices, right.data, 0.3)
+    shifted = (matrix + 0.3 * sp.diags(matrix.diagonal())).tocsr()
+    expected = reference(shifted, rows, patches, right.toarray())
+    # regularised by 1e-12 of the diagonal, times κ ≤ 1e3 of these blocks
+    np.testing.assert_allclose(as_dense(solved, 81, 11), expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
 def test_local_solves_in_chunks(tools, monkeypatch):
     matrix = tools.plane(15, 15)
     local, _, patches = setting(tools, matrix)
