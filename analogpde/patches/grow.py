@@ -7,6 +7,7 @@ unknowns where k-way partitioners need 18 s and more, and the patches converge a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,11 @@ def coupling_strength(indptr, indices, values, signed=False):
     diagonal = np.zeros(n)
     for i in range(n):
         diagonal[i] = abs(_entry(indptr, indices, values, i, i))
+    largest_entry = diagonal.max() if n else 0.0
+    unit = 1.0  # a power of two, so that no product of two entries overflows
+    if 0.0 < largest_entry < np.inf:
+        unit = math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest_entry)[1])))
+    diagonal *= unit
     strength = np.zeros(values.size, np.float32)
     largest = np.zeros(n, np.float32)
     for i in range(n):
@@ -101,7 +107,7 @@ def coupling_strength(indptr, indices, values, signed=False):
                     sign = 1.0 if _entry(indptr, indices, values, i, i) > 0.0 else -1.0
                     there *= -sign if there * sign < 0.0 else 1e-3
                     back *= -sign if back * sign < 0.0 else 1e-3
-                size = max(abs(there), abs(back))
+                size = unit * max(abs(there), abs(back))
                 strength[e] = size / np.sqrt(diagonal[i] * diagonal[j])
                 largest[i] = max(largest[i], strength[e])
     return strength, largest
