@@ -16,7 +16,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.elimination import band_order, eliminate, eliminate_pivoting
-from analogpde.tile.kernels import LANES, pack, solve_groups
+from analogpde.tile.kernels import pack, solve_groups
+from analogpde.tile.lanes import LANES
 
 # Elimination without pivoting may lose this factor against partial pivoting before it is done again with pivoting:
 # two of the seven digits of FP32.

@@ -21,7 +21,7 @@ from analogpde.tile.blocks import Blocks
 from analogpde.tile.dense import Inverses, worth_it
 from analogpde.tile.factors import Factors, Groups, factorise
 from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_value, stable
-from analogpde.tile.kernels import shoot
+from analogpde.tile.held import Held
 from analogpde.tile.lines import Drawing, Lines
 from analogpde.tile.lines import shoot as shoot_lines
 from analogpde.tile.loop import Spread, close, compensated, thinned
@@ -133,14 +133,9 @@ class InvBank:
                 (self.chip.dac.codes, self.chip.adc.codes), (self.seed, self.word, self.tiles, event), self.sizes,
                 transposed)
         elif self.count:
-            f = self.factors
-            rows, cols, row, col = f.rows, f.cols, self.row, self.col
-            if transposed:
-                rows, cols, row, col = cols, rows, col, row
-            self.dense_solves += shoot(
-                f.data, f.members, f.base, f.width, f.size, rows, cols, f.sizes, read, self.offsets, row, col,
-                self.deviation, self.drawn, self.scale, self.sign, self.chip.dac.codes, self.chip.adc.codes,
-                np.uint64(self.seed), np.uint64(self.word), self.tiles, np.uint64(event & 0xFFFFFFFF), x, transposed)
+            self.dense_solves += self._held.shoot(
+                x, read, self.scale, self.sign, (self.chip.dac.codes, self.chip.adc.codes),
+                (self.seed, self.word, self.tiles, event), transposed)
         lines = Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
         return lines + self.load
 
@@ -149,25 +144,17 @@ class InvBank:
         transposed: bool,
     ) -> Ledger:
         """Let every tile settle once, with all that its lines do."""
-        f = self.factors
-        rows, cols, row, col = (f.cols, f.rows, self.col, self.row) if transposed else (f.rows, f.cols, self.row,
-                                                                                       self.col)
         ones, same = np.ones_like(x), np.ones(self.count)
 
         def settle(volts: NDArray[np.float64], which: NDArray[np.bool_], repeat: int) -> None:
+            again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
+            key = self.seed, again, self.tiles, event
             if self._inverses is not None:
-                again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
                 self.dense_solves += self._inverses.shoot(
-                    volts, self.sizes, self.deviation, self.drawn, ones, same, which, (0, 0),
-                    (self.seed, again, self.tiles, event), self.sizes, transposed)
-                return
-            members = np.where((f.members >= 0) & which[f.members], f.members, -1)
-            some = (members >= 0).any(axis=1)
-            word = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
-            self.dense_solves += shoot(
-                f.data, members[some], f.base[some], f.width[some], f.size[some], rows, cols, f.sizes, self.sizes,
-                self.offsets, row, col, self.deviation, self.drawn, ones, same, 0, 0, np.uint64(self.seed),
-                np.uint64(word), self.tiles, np.uint64(event & 0xFFFFFFFF), volts, transposed)
+                    volts, self.sizes, self.deviation, self.drawn, ones, same, which, (0, 0), key, self.sizes,
+                    transposed)
+            else:
+                self.dense_solves += self._held.shoot(volts, self.sizes, ones, same, (0, 0), key, transposed, which)
 
         repeats = shoot_lines(circuit, self.chip, x, settle,
                               Drawing(self.seed, self.name, self.tiles, self.sizes, event), scale=self.scale,
@@ -187,6 +174,11 @@ class InvBank:
         if self.chip.wire.ideal or not worth_it(self.factors):
             return None
         return Inverses(self.factors, self.offsets, self.row, self.col)
+
+    @cached_property
+    def _held(self) -> Held:
+        """What a shot with stored factors or drawn cells needs."""
+        return Held.of(self.factors, self.offsets, self.row, self.col, self.deviation, self.drawn)
 
     @cached_property
     def load(self) -> Ledger:

@@ -5,7 +5,7 @@ import pytest
 
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.factors import LARGEST_GROWTH, Factors, factorise
-from analogpde.tile.kernels import LANES
+from analogpde.tile.lanes import LANES
 
 
 def assert_solves(matrices, blocks, dtype):
