@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from analogpde.compiled import compiled
+from analogpde.tile.elimination import LANES
 
 _LOW = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers and Weyl increments of Philox4x32 (Salmon et al., table 2)
@@ -140,33 +141,6 @@ def round_to_codes(vector, codes):  # type: ignore[no-untyped-def]
             step = largest / codes
             for i in range(vector.size):
                 vector[i] = np.rint(vector[i] / step) * step
-
-
-LANES = 8  # tiles solved side by side, one in each float of a vector register
-
-
-@compiled
-def pack(data, base, width, sizes, members, group_base, group_width, group_size, out):  # type: ignore[no-untyped-def]
-    """Interleave the factors of the members of each group, entry by entry: out[entry, lane].
-
-    Shorter and narrower members are padded with the identity.
-    """
-    for g in range(group_base.size):
-        n, w = group_size[g], group_width[g]
-        here = group_base[g]
-        out[here: here + 2 * w * n] = 0.0
-        out[here + 2 * w * n: here + (2 * w + 1) * n] = 1.0
-        for lane in range(LANES):
-            k = members[g, lane]
-            if k < 0:
-                continue
-            mine = width[k]
-            for j in range(sizes[k]):
-                source, target = base[k] + 2 * mine * j, here + 2 * w * j
-                for i in range(mine):  # L from the diagonal down; U from w above the diagonal down to it
-                    out[target + i, lane] = data[source + i]
-                    out[target + 2 * w - mine + i, lane] = data[source + mine + i]
-                out[here + 2 * w * n + j, lane] = data[base[k] + 2 * mine * sizes[k] + j]
 
 
 @compiled
