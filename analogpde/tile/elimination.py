@@ -266,3 +266,14 @@ def repack(source, source_base, source_width, source_size, group, lane_of, chose
                     data[here + 2 * w * j + i, lane] = source[start + 2 * wide * j + i, at]
                     data[here + 2 * w * (j + 1) - mine + i, lane] = source[start + 2 * wide * (j + 1) - mine + i, at]
                 data[here + 2 * w * n + j, lane] = source[start + 2 * wide * source_size[h] + j, at]
+
+
+@compiled
+def find_places(offsets, index, sizes, order, places):  # type: ignore[no-untyped-def]
+    """Write at which place of the elimination the row (or column) of each entry is."""
+    at = np.empty(order.shape[1], np.int16)
+    for k in range(sizes.size):
+        for t in range(sizes[k]):
+            at[order[k, t]] = t
+        for e in range(offsets[k], offsets[k + 1]):
+            places[e] = at[index[e]]

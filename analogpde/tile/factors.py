@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.elimination import LANES, band_order, eliminate, eliminate_pivoting, repack
+from analogpde.tile.elimination import LANES, band_order, eliminate, eliminate_pivoting, find_places, repack
 from analogpde.tile.kernels import solve_groups
 
 # Elimination without pivoting may lose this factor against partial pivoting before it is done again with pivoting:
@@ -92,15 +92,11 @@ class Groups:
         self, offsets: NDArray[np.int64], row: NDArray[np.int32], col: NDArray[np.int32],
     ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
         """Return at which places of the elimination entries of the blocks are, shape (E,) each."""
-        count, n = self.rows.shape
-        owner = np.repeat(np.arange(count), np.diff(offsets))
         found = []
         for order, index in ((self.rows, row), (self.cols, col)):
-            place = np.zeros((count, n), np.int16)
-            inside = np.arange(n) < self.sizes[:, None]
-            block, at = np.nonzero(inside)
-            place[block, order[block, at]] = at
-            found.append(place[owner, index])
+            places = np.empty(len(index), np.int16)
+            find_places(offsets, index, self.sizes, order, places)
+            found.append(places)
         return found[0], found[1]
 
 

@@ -251,6 +251,44 @@ def solve_groups(data, members, group_base, group_width, group_size, rows, cols,
 
 
 @compiled
+def probe_groups(data, members, group_base, group_width, group_size, rows, sizes, begin, first, start, y, norm):  # type: ignore[no-untyped-def]
+    """One step of the power iteration on (L U)⁻ᵀ (L U)⁻¹ for every block: norm[k] becomes ‖(L U)⁻¹ v‖ for ‖v‖ = 1.
+
+    Group g has the rows from begin[g] of y to itself. The first step takes `start`, by rows of the blocks.
+    """
+    total = np.empty(LANES)
+    for g in range(group_base.size):
+        n, w = group_size[g], group_width[g]
+        v = y[begin[g]: begin[g] + n + 2 * w]
+        if first:
+            v[:] = 0.0
+            for lane in range(LANES):
+                k = members[g, lane]
+                if k >= 0:
+                    for t in range(sizes[k]):
+                        v[w + t, lane] = start[rows[k, t]]
+        else:
+            _room(n, w, v)
+            _settle(data, group_base[g], n, w, v, True)
+        for again in range(2):
+            total[:] = 0.0
+            for t in range(w, w + n):
+                for lane in range(LANES):
+                    total[lane] += np.float64(v[t, lane]) * np.float64(v[t, lane])
+            if again == 0:
+                for lane in range(LANES):
+                    total[lane] = 1.0 / max(np.sqrt(total[lane]), 1e-30)
+                for t in range(w, w + n):
+                    for lane in range(LANES):
+                        v[t, lane] *= np.float32(total[lane])
+                _room(n, w, v)
+                _settle(data, group_base[g], n, w, v, False)
+        for lane in range(LANES):
+            if members[g, lane] >= 0:
+                norm[members[g, lane]] = np.sqrt(total[lane])
+
+
+@compiled
 def _solve_full(data, base, n, w, transposed, lane, size, row, col, error, start, y, solution):  # type: ignore[no-untyped-def]
     """Solve (Ĝ + E) x = Ĝ start for one tile as a full system; write x to `solution`.
 
