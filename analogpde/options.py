@@ -168,6 +168,13 @@ CHIP_OPTIONS = (
            ideal=True),
     Option("analog_dead_tiles", "real", None, "Fraction of the tiles that give no answer.", low=0.0, high=0.5,
            ideal=True),
+    Option("analog_pulse_step", "real", None, "Write–verify: largest change that a pulse aims at, as a fraction of the "
+           "largest conductance; none: one write a cell.", low=1e-3, high=1.0, ideal=True),
+    Option("analog_pulse_spread", "real", None, "Standard deviation of the change by one pulse, same fraction.",
+           low=0.0, high=0.5, ideal=True),
+    Option("analog_pulse_limit", "int", None, "Pulses after which a cell is given up.", low=1, high=10000),
+    Option("analog_verify_tolerance", "real", None, "Distance from the target at which a cell is left, same fraction; "
+           "none: √3 of the programming error.", low=1e-5, high=0.5, ideal=True),
     Option("analog_mvm_cell_bits", "int", None, "Bits of a matrix slice of the bit-sliced multiplier (HP-MVM).", low=1,
            high=8),
     Option("analog_mvm_input_bits", "int", None, "Bits of an input slice of the multiplier.", low=1, high=8),

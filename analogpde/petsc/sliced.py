@@ -12,7 +12,7 @@ from analogpde.petsc import log
 from analogpde.petsc.matrix import as_aij, version
 from analogpde.petsc.options import read_chip
 from analogpde.petsc.stack import MPI, PETSc
-from analogpde.tile.mvm import SlicedBank, keep_top, program_sliced, slices, step_of, to_fixed_point
+from analogpde.tile.mvm import SlicedBank, keep_top, program_sliced, slices, step_of, to_fixed_point, write_sliced
 
 # A progressive residual uses as many slices as make the others' part at most this fraction of it.
 UNRESOLVED = 0.1
@@ -69,9 +69,8 @@ class SlicedOperator:
             self._program(matrix, chip.tile_size, seed, prefix)
         for thing in (scaled, diagonal):
             thing.destroy()
-        parts = slices(bits, m.cell_bits)
-        copies = slices(bits, m.input_bits) if m.order == "parallel" else 1
-        log.machine.add(Ledger(cells_written=int(np.count_nonzero(fixed)) * parts * copies))
+        codes = np.rint(fixed / self._step).astype(np.int64)
+        log.machine.add(write_sliced(codes, bits, chip, first=matrix.getOwnershipRange()[0], seed=seed, name=prefix))
         self._lines = self._blocks * tile
 
     @property

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from analogpde.chip import Chip
 from analogpde.cost import Ledger
-from analogpde.tile.mvm import program_sliced, slices, step_of, to_fixed_point
+from analogpde.tile.mvm import program_sliced, slices, step_of, to_fixed_point, write_sliced
 
 
 class SlicedProduct:
@@ -33,16 +33,15 @@ class SlicedProduct:
         largest = float(np.abs(values).max())
         fixed = to_fixed_point(values, bits, largest)
         self._bank, self._step, self._events = None, step_of(bits, largest), 0
+        codes = np.rint(fixed / self._step).astype(np.int64)
         if not m.exact:
-            codes = np.rint(fixed / self._step).astype(np.int64)
             self._bank = program_sliced(matrix.indptr, matrix.indices, codes, bits, m, tile, seed=seed)
         self._matrix = sp.csr_matrix((fixed, matrix.indices, matrix.indptr), shape=matrix.shape)
         rows_cut, inputs_cut = slices(bits, m.cell_bits), slices(bits, m.input_bits)
         blocks = len(np.unique(rows // tile << 32 | matrix.indices.astype(np.int64) // tile))
         products = blocks * rows_cut * inputs_cut
         self._cost = Ledger(mvm_slices=products, dac_conversions=products * tile, adc_conversions=products * tile)
-        copies = inputs_cut if m.order == "parallel" else 1
-        self.programmed = Ledger(cells_written=int(np.count_nonzero(fixed)) * rows_cut * copies)
+        self.programmed = write_sliced(codes, bits, chip, seed=seed)
 
     def multiply(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], Ledger]:
         """Return A x in fixed point, and what it took."""

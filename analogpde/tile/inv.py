@@ -307,7 +307,8 @@ def program_bank(
                     aims[target] = (held.intended + (part.value - lowered.value))[here] / scales
             ledger.add(Ledger(cells_written=held.cells, tiles_programmed=len(pending),
                               tiles_reprogrammed=len(pending) if attempt else 0,
-                              tiles_replaced=moved))
+                              tiles_replaced=moved, write_pulses=held.written.pulses,
+                              pulses_in_turn=held.written.in_turn))
             if good.all():
                 break
             # what is missing to δ = 1, and at least twice what was there, so that the loop ends

@@ -19,9 +19,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.chip import Multiplier
+from analogpde.chip import Chip, Multiplier
 from analogpde.compiled import compiled
+from analogpde.cost import Ledger
 from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.writing import Written, write_levels
 
 SLICE_BITS = 3
 # ADC steps per standard deviation of the noise up to which rounding is one more independent noise.
@@ -262,3 +264,25 @@ def program_sliced(
         error = error.astype(np.float32)
     return SlicedBank(multiplier, bits, starts, row[lines], np.searchsorted(owner, np.arange(count + 1)), tiles, at,
                       digits, error, fullest[owner], seed, name)
+
+
+def write_sliced(
+    codes: NDArray[np.int64], bits: int, chip: Chip, *, first: int = 0, seed: int = 0, name: str = "",
+) -> Ledger:
+    """Return what writing the slices of a matrix takes: cells and pulses; a digit of zero is a cell that is off.
+
+    Cells are verified to the window of the multiplier's programming error; with none, to half a digit, which the sums
+    that are read to the last digit need.
+
+    Args:
+        codes: of the entries. bits, chip: of the slices.
+        first: what keys the draws beside seed and name: number of the first row.
+    """
+    m, largest = chip.multiplier, 2**chip.multiplier.cell_bits - 1
+    tolerance = np.sqrt(3.0) * m.programming_error if m.programming_error else 0.5 / largest
+    ends, level, total = np.array([0, len(codes)]), np.abs(codes), Written()
+    for copy in range(slices(bits, m.input_bits) if m.order == "parallel" else 1):
+        total += write_levels(chip, ends, np.zeros(len(codes), np.int64), level, np.zeros_like(level), largest + 1,
+                              slices(bits, m.cell_bits), 1, np.array([first]), seed=seed, name=name + "~sliced",
+                              event=copy, tolerance=float(tolerance))
+    return Ledger(cells_written=total.cells, write_pulses=total.pulses)

@@ -25,6 +25,7 @@ from analogpde.tile.noise import Purpose, normal, stream
 from analogpde.tile.open_loop import OpenLines, read_out
 from analogpde.tile.products import multiply
 from analogpde.tile.programming import FINEST, check_slices, split_digits
+from analogpde.tile.writing import write, write_levels
 
 SPARES = 8  # arrays tried in one place
 Crowded = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
@@ -266,8 +267,10 @@ def _hold(
         mine = good[arrays.owner]
         held[mine], read[mine], intended[mine] = there.value[mine], there.read[mine], there.intended[mine]
         tried = int(pending.sum())
-        spent.add(Ledger(cells_written=there.cells * tried // max(1, arrays.count), tiles_programmed=tried,
-                         tiles_reprogrammed=tried if number else 0, tiles_replaced=tried if number else 0))
+        cells, pulses, turns = (amount * tried // max(1, arrays.count)
+                                for amount in (there.cells, there.written.pulses, there.written.in_turn))
+        spent.add(Ledger(cells_written=cells, tiles_programmed=tried, tiles_reprogrammed=tried if number else 0,
+                         tiles_replaced=tried if number else 0, write_pulses=pulses, pulses_in_turn=turns))
         pending &= ~good
         if not pending.any():
             return held, read, intended, spent
@@ -350,7 +353,17 @@ def program_mvm(
         split_digits(level, base, slices, top, on, variance)
         cells = int(on.sum())
     if simple:
-        spent = Ledger(cells_written=cells, tiles_programmed=number)
+        most = int(np.diff(row_offsets).max(initial=1))
+        place = (row_index - row_offsets[array]).astype(np.int64)
+        if level is not None:
+            written = write_levels(chip, offsets, place, level, np.zeros_like(level), base, slices, most, keys,
+                                   seed=seed, name=name, event=event)
+        else:
+            used = np.flatnonzero(value)
+            written = write(chip, np.abs(value[used]) / largest[array[used]], array[used] * most + place[used],
+                            np.searchsorted(used, offsets), keys, seed=seed, name=name, event=event)
+        spent = Ledger(cells_written=cells, tiles_programmed=number, write_pulses=written.pulses,
+                       pulses_in_turn=written.in_turn)
         spread = np.sqrt(variance) * largest[array]
         held, deviation = aimed, (chip.cell.read_noise or 0.0) * spread
         if chip.cell.programming_error:

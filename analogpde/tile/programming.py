@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.chip import Chip, Drift, Faults
+from analogpde.chip import Chip, Drift, Faults, Writing
 from analogpde.compiled import compiled
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import Held, cells_per_row, hold, static_deviation
 from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.writing import Written, write, write_levels
 
 # A shift proportional to the largest conductance needs a larger conductance to hold it; at 1 there is none.
 LARGEST_SHIFT = 0.9
@@ -45,6 +46,7 @@ class Conductances:
         cells: memory cells that are on, a count over all blocks.
         common: conductance at each row node that no entry shows, because it cancels: leaks, the lowest level of a
             pair, a bias column; shape (K, n).
+        written: what writing the cells took.
     """
 
     blocks: Blocks
@@ -57,6 +59,7 @@ class Conductances:
     shift: NDArray[np.float64]
     cells: int
     common: NDArray[np.float64]
+    written: Written
 
 
 def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[np.float64]]:
@@ -312,7 +315,14 @@ def program(
             draws = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
                            event=event)
             noisy = intended + deviation * spread * draws
-        held = Held(intended, noisy, read * spread, cells, np.zeros((scaled.count, scaled.size)))
+        if level is not None and trim is not None:
+            written = write_levels(chip, scaled.offsets, scaled.row, level, trim, base, slices, scaled.size,
+                                   scaled.tiles, seed=seed, name=name, event=event)
+        else:
+            on = np.flatnonzero(intended)
+            written = write(chip, np.abs(intended[on]) / largest[owner[on]], owner[on] * scaled.size + scaled.row[on],
+                            np.searchsorted(on, scaled.offsets), scaled.tiles, seed=seed, name=name, event=event)
+        held = Held(intended, noisy, read * spread, cells, np.zeros((scaled.count, scaled.size)), written)
     else:
         held = hold(chip, scaled, intended, largest, level=level, trim=trim,
                     unit=None if bits is None else unit, base=base, slices=slices, seed=seed, name=name,
@@ -323,7 +333,8 @@ def program(
         weights = np.sum(1.0 / np.maximum(base, 2.0) ** np.arange(slices))
         leak = chip.cell.off_conductance / (chip.cell.conductance_max * chip.cell.window)
         common = common + (2.0 * weights * leak * largest * scaled.sizes)[:, None]
-    return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells, common)
+    return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells, common,
+                        held.written)
 
 
 def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[float, int]:
@@ -339,7 +350,7 @@ def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[fl
     if chip.cell.bits is None or not rows:
         return 0.0, rows
     scaled, scale, sign = scale_blocks(blocks)
-    chip = replace(chip, faults=Faults(), drift=Drift(), cell=replace(
+    chip = replace(chip, faults=Faults(), drift=Drift(), writing=Writing(), cell=replace(
         chip.cell, off_conductance=None, off_error=None, off_read_noise=None))  # of rounding alone
     held = program(scaled, scale, sign, chip, slices=1, shift=shift)
     diagonal = np.flatnonzero(scaled.row == scaled.col)

@@ -103,7 +103,7 @@ def test_cells_that_are_on_are_counted_by_digits(tools):
     # levels of two 3-bit slices: 63 = 77, 56 = 70, 7 = 07, 9 = 11 and 0 = 00 in octal digits
     bank, aimed = program([np.array([[63.0, -56.0, 7.0, 9.0, 0.2]])], tools.chip(bits=3), slices=2)
     np.testing.assert_allclose(aimed, [63, -56, 7, 9, 0])
-    assert bank.programmed == Ledger(cells_written=2 + 1 + 1 + 2, tiles_programmed=1)
+    assert bank.programmed == Ledger(cells_written=6, tiles_programmed=1, write_pulses=6, pulses_in_turn=1)
 
 
 def test_programming_error_of_cells(tools):
