@@ -44,8 +44,8 @@ _COMMON = {
 _RRAM_WRITING = Writing(step=0.07, spread=0.037)
 _RRAM_WRITTEN = {
     "writing.step": Source("such that cells spread over 16 levels take NeuRRAM's 8.5 pulses within ±2.5 % of the "
-                           "window (8.52 µs a cell at 1 µs a pulse: CiMLoop's model of Wan et al. 2022; ±1 µS of 40 µS: from "
-                           "memory)", "assumed"),
+                           "window (8.52 µs a cell at 1 µs a pulse: CiMLoop's model of Wan et al. 2022; ±1 µS of 40 "
+                           "µS: from memory)", "assumed"),
     "writing.spread": Source("3.7 % cycle to cycle, TaOx/HfOx cells of MELISO+'s device files", "published"),
 }
 
