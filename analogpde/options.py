@@ -168,6 +168,8 @@ CHIP_OPTIONS = (
            ideal=True),
     Option("analog_dead_tiles", "real", None, "Fraction of the tiles that give no answer.", low=0.0, high=0.5,
            ideal=True),
+    Option("analog_spares", "int", None, "Spare tiles that a block may be moved to in turn, if its tile is dead or too "
+           "faulty (default 7).", low=0, high=7),
     Option("analog_pulse_step", "real", None, "Write–verify: largest change that a pulse aims at, as a fraction of the "
            "largest conductance; none: one write a cell.", low=1e-3, high=1.0, ideal=True),
     Option("analog_pulse_spread", "real", None, "Standard deviation of the change by one pulse, same fraction.",

@@ -38,7 +38,8 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "wire_resistance": ("wire.row", "wire.column"), "wires": ("wire.elimination",),
     **{name: (f"cell.{name}",) for name in ("programming_model", "off_conductance", "off_error", "sign_mapping")},
     "time": ("drift.time",),
-    **{name: (f"faults.{name}",) for name in ("stuck_low", "stuck_high", "dead_rows", "dead_columns", "dead_tiles")},
+    **{name: (f"faults.{name}",)
+       for name in ("stuck_low", "stuck_high", "dead_rows", "dead_columns", "dead_tiles", "spares")},
     "pulse_step": ("writing.step",), "pulse_spread": ("writing.spread",), "pulse_limit": ("writing.limit",),
     "verify_tolerance": ("writing.tolerance",),
     **{f"mvm_{name}": (f"multiplier.{name}",)

@@ -33,6 +33,7 @@ _COMMON = {
     "cell.slices": Source("one cell a slice: by definition of a slice", "assumed"),
     "drift.start": Source("one second: the time after which RRAM statistics are commonly given (Wan et al. 2022)",
                           "second-hand"),
+    "faults.spares": Source("as many as the emulator tries; no account of a chip says", "assumed"),
     "writing.limit": Source("far above what working cells take: the number only prices stuck ones", "assumed"),
     "multiplier.cell_bits": Source(f"24 bits in 8 slices of 3; {_INTERVIEW}; {_PKU}", "published"),
     "multiplier.input_bits": Source("slices of the input as wide as those of the matrix", "assumed"),

@@ -280,9 +280,12 @@ def write_sliced(
     """
     m, largest = chip.multiplier, 2**chip.multiplier.cell_bits - 1
     tolerance = np.sqrt(3.0) * m.programming_error if m.programming_error else 0.5 / largest
-    ends, level, total = np.array([0, len(codes)]), np.abs(codes), Written()
+    base, count = largest + 1, slices(bits, m.cell_bits)
+    # the top digit alone may be one too many: a cell at its largest conductance
+    level = np.where(np.abs(codes) >= base**count, largest * base ** (count - 1), np.abs(codes))
+    ends, total = np.array([0, len(codes)]), Written()
     for copy in range(slices(bits, m.input_bits) if m.order == "parallel" else 1):
-        total += write_levels(chip, ends, np.zeros(len(codes), np.int64), level, np.zeros_like(level), largest + 1,
-                              slices(bits, m.cell_bits), 1, np.array([first]), seed=seed, name=name + "~sliced",
-                              event=copy, tolerance=float(tolerance))
+        total += write_levels(chip, ends, np.zeros(len(codes), np.int64), level, np.zeros_like(level), base, count,
+                              1, np.array([first]), seed=seed, name=name + "~sliced", event=copy,
+                              tolerance=float(tolerance))
     return Ledger(cells_written=total.cells, write_pulses=total.pulses)

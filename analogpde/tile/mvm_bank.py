@@ -27,7 +27,7 @@ from analogpde.tile.products import multiply
 from analogpde.tile.programming import FINEST, check_slices, split_digits
 from analogpde.tile.writing import write, write_levels
 
-SPARES = 8  # arrays tried in one place
+PLACES = 8  # arrays tried for a block at most: the first and its spares; keeps their draws apart
 Crowded = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 CROWDED = 0.5  # an array with entries at more of its crossings is faster with all of them
 ARRAYS = 4  # of one block at most, for the numbering of arrays: lines of two tiles, rows and columns
@@ -258,11 +258,11 @@ def _hold(
     """
     pending = np.full(arrays.count, True)
     held, read, intended, spent = np.zeros(len(aimed)), np.zeros(len(aimed)), aimed.copy(), Ledger()
-    for number in range(SPARES):
+    for number in range(1 + chip.faults.spares):
         spare = np.full(arrays.count, number)
         there = hold(chip, arrays, aimed, largest, level=level, trim=None if level is None else np.zeros_like(level),
                      unit=None if level is None else unit, base=base, slices=slices, seed=seed, name=name,
-                     event=event * SPARES + number, spare=spare, feedback=False)
+                     event=event * PLACES + number, spare=spare, feedback=False)
         good = pending & ~dead_rows(chip, arrays, slices=0, seed=seed, name=name, spare=spare).any(axis=1)
         mine = good[arrays.owner]
         held[mine], read[mine], intended[mine] = there.value[mine], there.read[mine], there.intended[mine]
@@ -276,7 +276,8 @@ def _hold(
             return held, read, intended, spent
     raise ProgrammingFailed(
         f"array {int(arrays.tiles[np.argmax(pending)])}: {int(pending.sum())} array(s) are dead, and so are "
-        f"{SPARES - 1} spare ones in the place of each. A chip with fewer dead tiles and lines is needed.")
+        f"{chip.faults.spares} spare ones in the place of each. A chip with fewer dead tiles and lines, or more "
+        "spares, is needed.")
 
 
 def program_mvm(
