@@ -327,8 +327,8 @@ def program_bank(
             if chip.faults.any and silent.any():
                 raise ProgrammingFailed(
                     f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) are dead, have too few lines that "
-                    f"work or stay unstable, and so do up to {chip.faults.spares} spare tiles in the place of each. A chip "
-                    "with fewer dead tiles and lines, or more spares (-analog_spares), is needed.")
+                    f"work or stay unstable, and so do up to {chip.faults.spares} spare tiles in the place of each. A "
+                    "chip with fewer dead tiles and lines, or more spares (-analog_spares), is needed.")
             raise ProgrammingFailed(
                 f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) stay unstable after {ATTEMPTS} "
                 f"programmings {'on spare tiles ' if chip.faults.any else ''}with growing shift. Try more cell bits, "
