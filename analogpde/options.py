@@ -207,6 +207,7 @@ CHIP_OPTIONS = (
            "amplifiers adds to it."),
     Option("analog_gain_bandwidth", "real", None, "Gain-bandwidth product of the amplifiers, Hz: sets the settling "
            "time.", low=1e3, high=1e12, ideal=True),
+    Option("analog_second_pole", "real", None, "Second pole of the amplifiers, Hz.", low=1e3, high=1e13, ideal=True),
     Option("analog_settle_time", "real", None, "Time from the inputs to the reading of the outputs, s; ideal: "
            "settled.", low=1e-12, high=1.0, ideal=True),
     Option("analog_amplifier_offset", "real", None, "Standard deviation of the amplifiers' input offset, V.",

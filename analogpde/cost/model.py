@@ -142,6 +142,8 @@ def analog_time(run: Run, memory: str, values: Values) -> dict[str, float]:
     return {
         "settling": o.round_settlings / run.ranks * slow + products * v["mvm_settling"],
         "converters": rounds * v["adc_share"] * v["adc_time"],
+        # a slice of the input settles, is converted, and the next one follows
+        "multiplier": o.mvm_rounds / run.ranks * (v["mvm_settling"] + v["adc_share"] * v["adc_time"]),
         "host": host(run, memory, values)[1],
         "ranks": 0.0 if run.ranks == 1 else rounds * MESSAGE,
     }

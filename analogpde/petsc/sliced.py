@@ -12,7 +12,16 @@ from analogpde.petsc import log
 from analogpde.petsc.matrix import as_aij, version
 from analogpde.petsc.options import read_chip
 from analogpde.petsc.stack import MPI, PETSc
-from analogpde.tile.mvm import SlicedBank, keep_top, program_sliced, slices, step_of, to_fixed_point, write_sliced
+from analogpde.tile.mvm import (
+    SlicedBank,
+    keep_top,
+    program_sliced,
+    rounds_of,
+    slices,
+    step_of,
+    to_fixed_point,
+    write_sliced,
+)
 
 # A progressive residual uses as many slices as make the others' part at most this fraction of it.
 UNRESOLVED = 0.1
@@ -167,7 +176,8 @@ class SlicedOperator:
         used = min(kept, rows) * min(kept, inputs)
         lines = self._lines * used
         log.machine.add(Ledger(mvm_slices=self._blocks * used, mvm_slices_saved=self._blocks * (rows * inputs - used),
-                               dac_conversions=lines, adc_conversions=lines))
+                               dac_conversions=lines, adc_conversions=lines,
+                               mvm_rounds=rounds_of(m, self.bits, kept)))
 
     def destroy(self) -> None:
         """Free PETSc objects."""

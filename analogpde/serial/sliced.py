@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from analogpde.chip import Chip
 from analogpde.cost import Ledger
-from analogpde.tile.mvm import program_sliced, slices, step_of, to_fixed_point, write_sliced
+from analogpde.tile.mvm import program_sliced, rounds_of, slices, step_of, to_fixed_point, write_sliced
 
 
 class SlicedProduct:
@@ -40,7 +40,8 @@ class SlicedProduct:
         rows_cut, inputs_cut = slices(bits, m.cell_bits), slices(bits, m.input_bits)
         blocks = len(np.unique(rows // tile << 32 | matrix.indices.astype(np.int64) // tile))
         products = blocks * rows_cut * inputs_cut
-        self._cost = Ledger(mvm_slices=products, dac_conversions=products * tile, adc_conversions=products * tile)
+        self._cost = Ledger(mvm_slices=products, dac_conversions=products * tile, adc_conversions=products * tile,
+                            mvm_rounds=rounds_of(m, bits))
         self.programmed = write_sliced(codes, bits, chip, seed=seed)
 
     def multiply(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], Ledger]:

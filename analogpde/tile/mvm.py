@@ -35,6 +35,16 @@ def slices(bits: int, width: int = SLICE_BITS) -> int:
     return -(-bits // width)
 
 
+def rounds_of(multiplier: Multiplier, bits: int, kept: int | None = None) -> int:
+    """Return how many settlings of a product follow each other: its input slices, or one if each has its own arrays.
+
+    Args:
+        bits: of the input. kept: top slices that are used; None: all.
+    """
+    inputs = slices(bits, multiplier.input_bits)
+    return 1 if multiplier.order == "parallel" else inputs if kept is None else min(kept, inputs)
+
+
 def to_fixed_point(values: NDArray[np.float64], bits: int, largest: float) -> NDArray[np.float64]:
     """Round values to fixed point.
 

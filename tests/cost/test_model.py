@@ -74,6 +74,13 @@ def test_a_chips_own_amplifiers_set_the_time():
         0.5 * analog_time(RUN, "sram", NOMINAL)["settling"])
 
 
+def test_input_slices_follow_each_other():
+    """Eight slices of each of ten residuals: 60 ns to settle and eight lines at an ADC of 1 ns."""
+    sliced = dataclasses.replace(RUN, operations=RUN.operations + Ledger(mvm_rounds=80))
+    assert analog_time(RUN, "sram", NOMINAL)["multiplier"] == 0.0
+    assert analog_time(sliced, "sram", NOMINAL)["multiplier"] == pytest.approx(80 * (60e-9 + 8e-9))
+
+
 def test_converters_by_their_bits():
     assert adc_energy(8, NOMINAL) == pytest.approx(1.67e-12)
     assert adc_energy(4, NOMINAL) == pytest.approx(0.79e-12, rel=0.02)  # ISAAC's

@@ -81,10 +81,12 @@ def test_noise_of_the_multiplier_is_rounded_away_or_reported(solve, gallery, ses
 
 def test_parallel_input_slices_take_more_cells(solve, gallery, session):
     given = {"ksp_analog_residual": "sliced", "ksp_analog_residual_bits": 12, "ksp_rtol": 1e-2}
-    cells = []
+    cells, rounds = [], []
     for order in ("serial", "parallel"):
         solve(gallery.poisson(8, 8), analog_mvm_order=order, **given)
         cells.append(session().totals.cells_written)
+        rounds.append(session().totals.mvm_rounds)
+    assert rounds[0] == 4 * (rounds[1] - rounds[0]) > 0  # four input slices one after the other, or at once
     # 1 and −1/4 in 12 bits have one digit of three bits that is not zero; it is held once, or by four copies
     serial, both = cells[0], cells[1] - cells[0]
     assert both - serial == 3 * np.count_nonzero(gallery.poisson(8, 8).toarray())

@@ -22,7 +22,7 @@ from analogpde.tile.mvm_bank import Entries, program_mvm
 from analogpde.tile.open_loop import OpenLines, read_out
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.saturation import saturate
-from analogpde.tile.settling import dynamics, sampling, settling_time, slowest_rate
+from analogpde.tile.settling import dynamics, fastest_growth, sampling, settling_time, slowest_rate
 from analogpde.tile.wires import approximate, eliminate, error_estimate
 
 NEEDS_NGSPICE = pytest.mark.skipif(not have_ngspice(), reason="ngspice is not installed")
@@ -73,6 +73,7 @@ class Tile:
         leak = chip.cell.off_conductance or 0.0  # of all cells, also below what a pair holds
         return inv_tile(np.maximum(g, 0) + leak, np.maximum(-g, 0) + leak, self.input * self.unit, Parts(
             gain=chip.amplifier.gain or gain, gain_bandwidth=chip.amplifier.gain_bandwidth or np.inf, swing=swing,
+            second_pole=chip.amplifier.second_pole or np.inf,
             offset=self.spread.offset[0], input_conductance=chip.amplifier.input_conductance or 0.0,
             inverter_gain=chip.inverter.gain or (gain if pole else None), inverter_bandwidth=pole or np.inf,
             inverter_offset=self.spread.inverter_offset[0], ratio=self.spread.ratio[0], row=chip.wire.row or 0.0,
@@ -143,6 +144,10 @@ POLES = {
     "slow inverters": {"inverter_gain_bandwidth": BANDWIDTH},
     "fast inverters": {"inverter_gain_bandwidth": 10 * BANDWIDTH},
     "wires": {"wire_resistance": 5.0, "inverter_gain_bandwidth": BANDWIDTH, "amplifier_gain": 1e4},
+    "second pole": {"second_pole": 2 * BANDWIDTH},
+    "second pole below the first's bandwidth": {"second_pole": 0.05 * BANDWIDTH, "amplifier_gain": 1e3},
+    "second pole, wires": {"second_pole": BANDWIDTH, "wire_resistance": 5.0, "amplifier_gain": 1e4},
+    "all poles": {"second_pole": 3 * BANDWIDTH, "inverter_gain_bandwidth": 5 * BANDWIDTH, "amplifier_gain": 1e3},
 }
 
 
@@ -165,7 +170,9 @@ def test_settling_and_early_reading_against_nodal_dynamics(tools, block, poles):
 
 @NEEDS_NGSPICE
 @pytest.mark.parametrize("bits", [8, 12])
-@pytest.mark.parametrize("poles", [{}, {"inverter_gain_bandwidth": BANDWIDTH}], ids=["ideal inverters", "same op-amp"])
+@pytest.mark.parametrize("poles", [{}, {"inverter_gain_bandwidth": BANDWIDTH}, {"second_pole": 0.3 * BANDWIDTH},
+                                   {"second_pole": 0.05 * BANDWIDTH}],
+                         ids=["ideal inverters", "same op-amp", "second pole", "ringing"])
 def test_settling_time_against_ngspice(tools, poles, bits):
     chip = QUIET.replace(gain_bandwidth=BANDWIDTH, amplifier_gain=1e5, adc_bits=bits, **poles)
     tile = Tile(tools, tools.grid(3, 4), chip)
@@ -198,6 +205,27 @@ def test_instability_is_seen_by_both(tools, lowest):
     _, volts = ngspice(tile.netlist(), [f"c{k}" for k in range(6)], f"tran {time / 200:.6g} {time:.6g} uic")
     distance = far(volts[-1], tile.settled())
     assert stable(tile.loop.blocks, tile.factors, tile.loop, chip)[0] == (lowest > 0) == (distance < 1e-2)
+    assert distance < 1e-2 or distance > 100
+
+
+@NEEDS_NGSPICE
+@pytest.mark.parametrize("second", [0.5, 2.0])
+def test_a_second_pole_unsettles_a_swirl(tools, second):
+    """μ = 0.5 ± 0.7i of D⁻¹K: unstable where 0.5 < 0.7²/q, that is below q = 0.98 bandwidths."""
+    swirl = np.array([[0.5, -0.7], [0.7, 0.5]])
+    chip = QUIET.replace(cell_bits=None, programming_error=None, gain_bandwidth=BANDWIDTH, amplifier_gain=1e6,
+                         second_pole=second * BANDWIDTH)
+    tile = Tile(tools, swirl / 0.5, chip)  # the diagonal becomes 1; the rows load their nodes with 2.4
+    load = 1.0 + 0.7 / 0.5
+    mu = np.linalg.eigvals(tile.matrix / tile.loop.load[0][:, None])
+    np.testing.assert_allclose(sorted(mu.imag), np.array([-1.4, 1.4]) / load, rtol=1e-5)
+    edge = mu.imag[0] ** 2 / mu.real[0]
+    rate = fastest_growth(tile.loop, chip)[0]
+    time = 8 / (2 * np.pi * BANDWIDTH * abs(rate))  # e-folds: 3e-4 left, or grown 3000 times
+    _, volts = ngspice(tile.netlist(), ["c0", "c1"], f"tran {time / 2000:.6g} {time:.6g} uic")
+    distance = far(volts[-50:], tile.settled()[None])
+    assert stable(tile.loop.blocks, tile.factors, tile.loop, chip)[0] == (second > edge) == (distance < 1e-2)
+    assert stable(tile.loop.blocks, tile.factors)[0]  # one pole holds it
     assert distance < 1e-2 or distance > 100
 
 
