@@ -150,6 +150,8 @@ CHIP_OPTIONS = (
            low=2, high=24, ideal=True),
     Option("analog_programming_model", "choice", None, "How the programming error depends on the conductance: a "
            "published fit (docs/cells.md) in place of a constant.", choices=(*MODELS,), ideal=True),
+    Option("analog_level_spacing", "choice", None, "Levels of a cell at equal distances, or in equal ratios from its "
+           "smallest conductance.", choices=("linear", "geometric")),
     Option("analog_sign_mapping", "choice", None, "Signs by differential pairs of cells, or by one cell an entry and a "
            "bias column.", choices=("pair", "bias")),
     Option("analog_off_conductance", "real", None, "Conductance in S of a cell that holds nothing; none: switched off "

@@ -37,7 +37,8 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "inverter_gain": ("inverter.gain",), "inverter_gain_bandwidth": ("inverter.gain_bandwidth",),
     "inverter_offset": ("inverter.offset",), "inverter_mismatch": ("inverter.mismatch",),
     "wire_resistance": ("wire.row", "wire.column"), "wires": ("wire.elimination",),
-    **{name: (f"cell.{name}",) for name in ("programming_model", "off_conductance", "off_error", "sign_mapping")},
+    **{name: (f"cell.{name}",) for name in ("programming_model", "off_conductance", "off_error", "sign_mapping",
+                                              "level_spacing")},
     "time": ("drift.time",),
     **{name: (f"faults.{name}",)
        for name in ("stuck_low", "stuck_high", "dead_rows", "dead_columns", "dead_tiles", "spares")},
@@ -124,6 +125,9 @@ class Chip:
             if not isinstance(getattr(self, part), kind):
                 raise InvalidInput(part, getattr(self, part), f"a {kind.__name__}")
         check(self, "")
+        if self.cell.places is not None and (self.faults.stuck_low or self.faults.stuck_high):
+            raise InvalidInput("cell.level_spacing", self.cell.level_spacing, "linear where cells are stuck",
+                               "Slices make up for stuck cells by even levels only.")
 
     @property
     def deterministic(self) -> bool:

@@ -30,6 +30,8 @@ _COMMON = {
     "wire.elimination": Source("a matter of the emulator: exact where that is affordable", "assumed"),
     "cell.sign_mapping": Source("differential pairs; accounts of the 2025 paper name them and a bias column, "
                                 "-analog_sign_mapping bias", "second-hand"),
+    "cell.level_spacing": Source("no account of a chip says; verify loops are mostly set to equal distances",
+                                 "assumed"),
     "cell.slices": Source("one cell a slice: by definition of a slice", "assumed"),
     "drift.start": Source("one second: the time after which RRAM statistics are commonly given (Wan et al. 2022)",
                           "second-hand"),
@@ -215,7 +217,9 @@ MRAM = Chip(
         **_COMMON,
         "tile_size": Source("array size common to published macros", "assumed"),
         "cell.bits": Source("parallel and antiparallel: two states", "published"),
-        "cell.slices": Source("four binary cells make the 16 levels of rram128", "assumed"),
+        "cell.level_spacing": Source("no account of a chip says; verify loops are mostly set to equal distances",
+                                 "assumed"),
+    "cell.slices": Source("four binary cells make the 16 levels of rram128", "assumed"),
         "cell.programming_model": Source("error in proportion to the cell's own conductance, for there is no verify "
                                          "loop: geometry scatters", "assumed"),
         "cell.programming_polynomial": Source("resistances scatter by 3–5 %", "assumed"),

@@ -33,7 +33,7 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "tiles_replaced": ("tiles replaced", "of these, on a spare tile: the first was too faulty"),
     "write_pulses": ("write pulses", "of the cells written, each followed by a read"),
     "pulses_in_turn": ("pulses in turn", "of each row the slowest cell's, over rows and tiles"),
-    "mvm_rounds": ("MVM rounds", "settlings of the multiplier in sequence: input slices in turn, or one in parallel"),
+    "mvm_rounds": ("MVM rounds", "settlings of the multiplier one after the other"),
     "mvm_slices_saved": ("MVM slices saved", "by progressive residuals, which do without the lowest slices"),
 }
 """Label and meaning of each count of the ledger."""

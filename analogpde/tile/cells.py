@@ -358,10 +358,11 @@ def hold(
             digits[changed] = digits_of((fine // base + shift[owner])[changed], base, slices)
             sign = np.where(negative & (not bias), -1.0, 1.0)
             intended = np.where(changed, unit[owner] * fine / base, intended + sign * off)
-        place = np.abs(digits) / (base - 1)
+        uneven = cell.places
+        place = np.abs(digits) / (base - 1) if uneven is None else uneven[digits]
         on = np.full(digits.shape, True) if bias else digits != 0
         at_bias = digits_of(shift, base, slices) / (base - 1)
-        trimmed = trim / float(base)
+        trimmed = trim / float(base) if uneven is None else uneven[trim]
     spread = spread_of(cell, place, on, weight, helped)
     programming, read, cells = spread.programming, spread.read, spread.cells
     if trimmed.any():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
+from analogpde.tile import uneven
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import dead_rows, hold
 from analogpde.tile.lines import Drawing
@@ -347,9 +348,14 @@ def program_mvm(
         if chip.cell.sign_mapping == "bias":  # half of the levels for each sign
             units *= 2.0
             largest *= 2.0
-        unit = units[array]
+        unit, places = units[array], chip.cell.places
         level = np.rint(np.divide(np.abs(value), unit, out=np.zeros(len(value)), where=unit > 0)).astype(np.int64)
         aimed = np.sign(value) * unit * level
+        if places is not None:
+            table, codes = uneven.sums(places, slices)
+            largest *= (base**slices - 1) / (top * (base - 1) * table[-1])
+            near = uneven.nearest(table, np.abs(value) / np.where(largest > 0, largest, 1.0)[array])
+            level, aimed = codes[near], np.sign(value) * largest[array] * table[near]
         on, variance = np.zeros(len(value), np.int64), np.zeros(len(value))
         split_digits(level, base, slices, top, on, variance)
         cells = int(on.sum())

@@ -19,6 +19,7 @@ from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import Held, cells_per_row, hold, static_deviation
 from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.uneven import choose_largest, round_blocks, sums
 from analogpde.tile.writing import Written, write, write_levels
 
 # A shift proportional to the largest conductance needs a larger conductance to hold it; at 1 there is none.
@@ -293,15 +294,26 @@ def program(
             beside, room = np.zeros(scaled.count), head - 1.0
             np.maximum.at(beside, owner, -value)
             beside += extra
-        unit = _choose_units(scaled.offsets, scaled.sizes, scaled.row, scaled.col, value, float(levels), room,
-                             np.sqrt(per_row), shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)),
-                             beside)
-        top = base ** (slices - 1)
-        largest = unit * top * (base - 1)
-        alpha = part * largest + extra
-        level, trim, intended = np.empty(len(value), np.int64), np.empty(len(value), np.int64), np.empty(len(value))
-        _round(scaled.offsets, scaled.row, scaled.col, value, unit, alpha, base, np.empty(max(1, scaled.size)), level,
-               trim, intended)
+        top, places = base ** (slices - 1), chip.cell.places
+        entries = (scaled.offsets, scaled.row, scaled.col, value)
+        how = (np.sqrt(per_row), shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)), beside)
+        error, intended = np.empty(max(1, scaled.size)), np.empty(len(value))
+        if places is None:
+            unit = _choose_units(scaled.offsets, scaled.sizes, *entries[1:], float(levels), room, *how)
+            largest = unit * top * (base - 1)
+            alpha = part * largest + extra
+            level, trim = np.empty(len(value), np.int64), np.empty(len(value), np.int64)
+            _round(*entries, unit, alpha, base, error, level, trim, intended)
+        else:
+            (table, codes), (fine, fine_codes) = sums(places, slices), sums(places, slices + 1)
+            largest = choose_largest(scaled.offsets, scaled.sizes, *entries[1:], table, fine[-1], *how)
+            unit = largest / (top * (base - 1))
+            alpha = part * largest + extra
+            place = np.empty(len(value), np.int64)
+            round_blocks(*entries, largest, alpha, table, fine, error, place, intended)
+            diagonal = scaled.row == scaled.col
+            held_by = np.where(diagonal, fine_codes[place], base * codes[np.where(diagonal, 0, place)])
+            level, trim = held_by // base, held_by % base
     if simple:
         if level is not None and trim is not None:
             count = np.zeros(len(value), np.int64)

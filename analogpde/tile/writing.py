@@ -41,9 +41,9 @@ def _slowest(count, line, most):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _cells(offsets, row, level, trim, base, slices, lines, target, line, ends):  # type: ignore[no-untyped-def]
+def _cells(offsets, row, level, trim, places, trimmed, slices, lines, target, line, ends):  # type: ignore[no-untyped-def]
     """List the cells that hold levels, tile by tile: their place in the window and their line; return their number."""
-    n = 0
+    n, base = 0, places.size
     for k in range(ends.size - 1):
         for e in range(offsets[k], offsets[k + 1]):
             rest, place = level[e], base ** (slices - 1)
@@ -52,10 +52,10 @@ def _cells(offsets, row, level, trim, base, slices, lines, target, line, ends): 
                 rest -= digit * place
                 place = max(place // base, 1)
                 if digit > 0:
-                    target[n], line[n] = digit / (base - 1), k * lines + row[e]
+                    target[n], line[n] = places[digit], k * lines + row[e]
                     n += 1
             if trim[e] > 0:
-                target[n], line[n] = trim[e] / base, k * lines + row[e]
+                target[n], line[n] = trimmed[trim[e]], k * lines + row[e]
                 n += 1
         ends[k + 1] = n
     return n
@@ -128,6 +128,10 @@ def write_levels(
     most = len(level) * slices + int(np.count_nonzero(trim))
     target, line = np.empty(most), np.empty(most, np.int64)
     ends = np.zeros(len(tiles) + 1, np.int64)
-    number = _cells(offsets, row, level, trim, base, slices, lines, target, line, ends)
+    places = chip.cell.places
+    if places is None or len(places) != base:
+        places = np.arange(base) / (base - 1)
+    trimmed = places if chip.cell.places is not None else np.arange(base) / base
+    number = _cells(offsets, row, level, trim, places, trimmed, slices, lines, target, line, ends)
     return write(chip, target[:number], line[:number], ends, tiles, seed=seed, name=name, event=event,
                  tolerance=tolerance)
