@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.petsc import log
 from analogpde.petsc.matrix import as_aij, version
@@ -74,8 +75,8 @@ class SlicedOperator:
         self._held, self._kept, self._events = self.most, 1, 0
         self._bank: SlicedBank | None = None
         self._scatter = self._seen = None
-        if not m.exact:
-            self._program(matrix, chip.tile_size, seed, prefix)
+        if not (m.exact and chip.wire.ideal):
+            self._program(matrix, chip, seed, prefix)
         for thing in (scaled, diagonal):
             thing.destroy()
         codes = np.rint(fixed / self._step).astype(np.int64)
@@ -87,8 +88,9 @@ class SlicedOperator:
         """Slices of the matrix or of the input, whichever are more."""
         return slices(self.bits, min(self._multiplier.cell_bits, self._multiplier.input_bits))
 
-    def _program(self, matrix: PETSc.Mat, tile: int, seed: int, prefix: str) -> None:
+    def _program(self, matrix: PETSc.Mat, chip: Chip, seed: int, prefix: str) -> None:
         """Program the arrays of a multiplier that is not exact; find out which entries of x they need. Collective."""
+        tile = chip.tile_size
         indptr, indices, fixed = self._csr
         needed, local = np.unique(indices, return_inverse=True)
         rows = PETSc.IS().createGeneral(needed.astype(PETSc.IntType), comm=PETSc.COMM_SELF)
@@ -98,7 +100,8 @@ class SlicedOperator:
         first = sum(self._comm.allgather(self._blocks)[: self._comm.rank])
         codes = np.rint(fixed / self._step).astype(np.int64)
         self._bank = program_sliced(indptr, local, codes, self.bits, self._multiplier, tile, blocks=indices // tile,
-                                    first=first, seed=seed, name=prefix)
+                                    place=indices.astype(np.int64) % tile, first=first, wire=chip.wire,
+                                    conductance=chip.cell.conductance_max, seed=seed, name=prefix)
 
     @staticmethod
     def _occupied_blocks(indptr: NDArray[np.int32], indices: NDArray[np.int32], first_row: int, tile: int) -> int:

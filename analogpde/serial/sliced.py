@@ -34,8 +34,9 @@ class SlicedProduct:
         fixed = to_fixed_point(values, bits, largest)
         self._bank, self._step, self._events = None, step_of(bits, largest), 0
         codes = np.rint(fixed / self._step).astype(np.int64)
-        if not m.exact:
-            self._bank = program_sliced(matrix.indptr, matrix.indices, codes, bits, m, tile, seed=seed)
+        if not (m.exact and chip.wire.ideal):
+            self._bank = program_sliced(matrix.indptr, matrix.indices, codes, bits, m, tile, seed=seed, wire=chip.wire,
+                                        conductance=chip.cell.conductance_max)
         self._matrix = sp.csr_matrix((fixed, matrix.indices, matrix.indptr), shape=matrix.shape)
         rows_cut, inputs_cut = slices(bits, m.cell_bits), slices(bits, m.input_bits)
         blocks = len(np.unique(rows // tile << 32 | matrix.indices.astype(np.int64) // tile))

@@ -19,15 +19,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.chip import Chip, Multiplier
+from analogpde.chip import Chip, Multiplier, Wire
 from analogpde.compiled import compiled
 from analogpde.cost import Ledger
 from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.wires import approximate
 from analogpde.tile.writing import Written, write_levels
 
 SLICE_BITS = 3
 # ADC steps per standard deviation of the noise up to which rounding is one more independent noise.
 SMOOTH = 2.0
+_ROOM = 1 << 21  # entries of full arrays worked on at a time
 
 
 def slices(bits: int, width: int = SLICE_BITS) -> int:
@@ -236,15 +238,16 @@ class SlicedBank:
 
 def program_sliced(
     indptr: NDArray[np.integer], col: NDArray[np.integer], codes: NDArray[np.int64], bits: int, multiplier: Multiplier,
-    tile: int, *, blocks: NDArray[np.int64] | None = None, first: int = 0, seed: int = 0, name: str = "",
-    event: int = 0,
+    tile: int, *, blocks: NDArray[np.int64] | None = None, place: NDArray[np.int64] | None = None, first: int = 0,
+    wire: Wire | None = None, conductance: float = 1.0, seed: int = 0, name: str = "", event: int = 0,
 ) -> SlicedBank:
     """Program a matrix of integers on arrays; blocks without an entry get none.
 
     Args:
         indptr, col, codes: rows in compressed form, columns ascending; |codes| ≤ 2^bits.
         bits, multiplier: see `SlicedBank`. tile: rows and columns of an array.
-        blocks: block column of each entry; None: col // tile.
+        blocks: block column of each entry; None: col // tile. place: column of the array; None: col % tile.
+        wire: of the arrays; None: ideal. conductance: of the largest digit, S.
         first: global id of the first block; they are numbered in order.
         seed, name, event: key of the programming errors.
     """
@@ -272,8 +275,43 @@ def program_sliced(
         draws = normal(entries, seed=seed, word=stream(Purpose.PROGRAMMING, name + "~sliced"), tiles=tiles, event=event)
         error = draws.reshape(digits.shape) * (multiplier.programming_error * (2**multiplier.cell_bits - 1))
         error = error.astype(np.float32)
+    if wire is not None and not wire.ideal:
+        columns = np.asarray(col, np.int64) % tile if place is None else place
+        held = digits.astype(np.float64) + (error if error.size else 0.0)
+        seen = _wired(held, row % tile, columns[order], np.cumsum(new_block) - 1, count, tile, wire,
+                      conductance / (2**multiplier.cell_bits - 1))
+        error = (seen - digits).astype(np.float32)
     return SlicedBank(multiplier, bits, starts, row[lines], np.searchsorted(owner, np.arange(count + 1)), tiles, at,
                       digits, error, fullest[owner], seed, name)
+
+
+def _wired(
+    held: NDArray[np.float64], row: NDArray[np.int64], col: NDArray[np.int64], owner: NDArray[np.int64], count: int,
+    tile: int, wire: Wire, digit: float,
+) -> NDArray[np.float64]:
+    """Return what is read of digits behind the wires of their arrays, entry by entry, shape of `held`.
+
+    Each slice has arrays of its own, one for each sign. Couplings of other entries are left out, as
+    `analogpde.tile.wires.approximate` does: of second order in what the wires change.
+
+    Args:
+        held: digits of the entries, shape (E, S). row, col: in the array. owner: block of each, ascending.
+        count: blocks. digit: conductance of a digit of one, S.
+    """
+    seen = np.empty_like(held, np.float64)
+    step = max(1, _ROOM // tile**2)
+    for start in range(0, count, step):
+        first, last = np.searchsorted(owner, (start, start + step))
+        mine = slice(first, last)
+        blocks = min(step, count - start)
+        ohms = [np.full(2 * blocks, (r or 0.0) * digit) for r in (wire.row, wire.column)]
+        for s in range(held.shape[1]):
+            at = (owner[mine] - start + blocks * (held[mine, s] < 0), row[mine], col[mine])
+            arrays = np.zeros((2 * blocks, tile, tile))
+            arrays[at] = np.abs(held[mine, s])
+            through, _ = approximate(arrays, *ohms)
+            seen[mine, s] = np.sign(held[mine, s]) * through[at]
+    return seen
 
 
 def write_sliced(
