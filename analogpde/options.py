@@ -198,6 +198,9 @@ CHIP_OPTIONS = (
            "fraction of the full scale.", low=0.0, high=0.5, ideal=True),
     Option("analog_adc_range", "real", None, "Full-scale voltage of the ADCs, V, beyond which they clip; ideal: the "
            "tile's largest output.", low=1e-6, high=100.0, ideal=True),
+    Option("analog_adc_calibrated", "real", None, "Full scale of the ADCs of open-loop arrays, the same for all "
+           "vectors: this many times their largest output for random inputs at programming; ideal: follows each shot.",
+           low=0.1, high=10.0, ideal=True),
     Option("analog_adc_offset", "real", None, "Standard deviation of an ADC's offset, fraction of the full scale.",
            low=0.0, high=0.5, ideal=True),
     Option("analog_adc_noise", "real", None, "Standard deviation of the noise of an analog-to-digital conversion, "

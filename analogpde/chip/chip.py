@@ -29,6 +29,7 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     "tile_size": ("tile_size",), "cell_bits": ("cell.bits",), "programming_error": ("cell.programming_error",),
     "read_noise": ("cell.read_noise",), "dac_bits": ("dac.bits",), "adc_bits": ("adc.bits",),
     **{f"{part}_{name}": (f"{part}.{name}",) for part in ("dac", "adc") for name in ("range", "offset", "noise")},
+    "adc_calibrated": ("adc.calibrated",),
     "bound_repeats": ("bound_repeats",), "amplifier_gain": ("amplifier.gain",),
     "gain_bandwidth": ("amplifier.gain_bandwidth",), "second_pole": ("amplifier.second_pole",),
     "amplifier_offset": ("amplifier.offset",),
@@ -125,6 +126,9 @@ class Chip:
             if not isinstance(getattr(self, part), kind):
                 raise InvalidInput(part, getattr(self, part), f"a {kind.__name__}")
         check(self, "")
+        if self.dac.calibrated is not None:
+            raise InvalidInput("dac.calibrated", self.dac.calibrated, "null", "It is a matter of the ADCs; inputs "
+                               "have a block exponent, and a DAC its range.")
         if self.cell.places is not None and (self.faults.stuck_low or self.faults.stuck_high):
             raise InvalidInput("cell.level_spacing", self.cell.level_spacing, "linear where cells are stuck",
                                "Slices make up for stuck cells by even levels only.")

@@ -29,6 +29,7 @@ from analogpde.tile.programming import FINEST, check_slices, split_digits
 from analogpde.tile.writing import write, write_levels
 
 PLACES = 8  # arrays tried for a block at most: the first and its spares; keeps their draws apart
+CALIBRATION, CALIBRATIONS = "~calibration", 32  # random inputs that set the ADCs' full scale
 Crowded = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 CROWDED = 0.5  # an array with entries at more of its crossings is faster with all of them
 ARRAYS = 4  # of one block at most, for the numbering of arrays: lines of two tiles, rows and columns
@@ -158,7 +159,7 @@ class MvmBank:
         if transposed:
             read, cells = (*read[2:], *read[:2]), cells[::-1]
         if self.circuit is not None and self.count:
-            return self._through_lines(self.circuit, read, cells[0], cells[1], x, y, event)
+            return self._through_lines(self.circuit, read, cells[0], cells[1], x, y, event, transposed)
         codes = self.chip.dac.codes, self.chip.adc.codes
         self._multiply((self.block, *read), cells, codes, self.word, event, -1.0, x, y)
         return Ledger(mvm_shots=self.count, dac_conversions=len(read[3]), adc_conversions=len(read[1]),
@@ -209,7 +210,7 @@ class MvmBank:
 
     def _through_lines(
         self, circuit: OpenLines, read: tuple[NDArray[np.integer], ...], row: NDArray[np.int32],
-        col: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64], event: int,
+        col: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64], event: int, transposed: bool,
     ) -> Ledger:
         """One shot of every array, with all that its lines do; arrays that clip are repeated with half the input."""
         row_offsets, rows, col_offsets, cols = read
@@ -235,7 +236,7 @@ class MvmBank:
             word = stream(Purpose.MULTIPLY, f"{circuit.name}~{repeat}") if repeat else self.word
             own = (local, row_offsets, own_rows.astype(np.int32), col_offsets, own_cols.astype(np.int32))
             self._multiply(own, (row, col), (0, 0), word, event, 1.0, volts, product)
-            got, clipped = circuit.read(self.chip, product, part, reads, drawing)
+            got, clipped = circuit.read(self.chip, product, part, reads, drawing, transposed)
             answer[pending] = got[pending]
             shots += int(pending.sum())
             conversions += [int(widths[pending].sum()), int(heights[pending].sum())]
@@ -246,6 +247,31 @@ class MvmBank:
         answer *= largest[:, None]
         np.subtract.at(y, (np.repeat(self.block, heights), rows), answer[reads])
         return Ledger(mvm_shots=shots, dac_conversions=int(conversions[0]), adc_conversions=int(conversions[1]))
+
+
+def _calibrated(bank: MvmBank, circuit: OpenLines) -> MvmBank:
+    """Return a bank whose ADCs have the full scale that its largest outputs for random inputs ask for, either way."""
+    count, ends = bank.count, np.arange(bank.count + 1, dtype=np.int64)
+    word = stream(Purpose.PROBE, circuit.name + CALIBRATION)
+    lines, offsets, cells = (bank.rows, bank.cols), (bank.row_offsets, bank.col_offsets), (bank.row, bank.col)
+    reach = np.zeros((2, count))
+    for transposed in (0, 1):
+        read, driven = transposed, 1 - transposed
+        heights, widths = np.diff(offsets[read]), np.diff(offsets[driven])
+        own = [(np.arange(len(lines[k])) - np.repeat(offsets[k][:-1], np.diff(offsets[k]))).astype(np.int32)
+               for k in (read, driven)]
+        most = int(widths.max(initial=0))
+        for shot in range(CALIBRATIONS):
+            event = 2 * shot + transposed
+            x = normal(ends * most, seed=bank.seed, word=word, tiles=bank.tiles, event=event).reshape(count, most)
+            x *= np.arange(most) < widths[:, None]
+            x /= np.abs(x).max(axis=1, keepdims=True, initial=1e-300)
+            product = np.zeros((count, int(heights.max(initial=0))))
+            bank._multiply((ends[:-1], offsets[read], own[0], offsets[driven], own[1]),
+                           (cells[read], cells[driven]), (0, 0), word, event, 1.0, x, product)
+            reach[transposed] = np.maximum(reach[transposed], np.abs(product).max(axis=1, initial=0.0))
+    scale = bank.chip.adc.calibrated or 1.0
+    return replace(bank, circuit=replace(circuit, reach=np.where(reach > 0, scale * reach, 1.0)))
 
 
 def _hold(
@@ -403,6 +429,8 @@ def program_mvm(
         row_index.astype(np.int32), col_index.astype(np.int32),
         held.astype(np.float32), np.zeros(0, np.float32) if chip.quiet else noise.astype(np.float32), keys, chip,
         seed, stream(Purpose.MULTIPLY, name), spent, circuit, wire_error)
+    if circuit is not None and chip.adc.calibrated is not None:
+        bank = _calibrated(bank, circuit)
     if given is not None:
         aimed = aimed[given]
     unsorted = np.empty(len(value))
