@@ -14,8 +14,10 @@ from analogpde.petsc.matrix import as_aij, version
 from analogpde.petsc.options import read_chip
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.mvm import (
+    UNRESOLVED,
     SlicedBank,
     keep_top,
+    left_out,
     program_sliced,
     rounds_of,
     slices,
@@ -23,9 +25,6 @@ from analogpde.tile.mvm import (
     to_fixed_point,
     write_sliced,
 )
-
-# A progressive residual uses as many slices as make the others' part at most this fraction of it.
-UNRESOLVED = 0.1
 
 
 class SlicedOperator:
@@ -118,11 +117,8 @@ class SlicedOperator:
     def residual(self, b: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return b − A x from no more slices than it needs: the products of those left out are below a tenth of it.
 
-        Slices are added, from the top, until the bound of what is left out
-
-            ‖Δ‖ ≤ n δA ‖x‖ + ‖A‖_∞ δx √N     (δ: value of the last digit used; n: most entries of a row)
-
-        is small enough against the residual formed so far; the next residual begins with as many. Collective.
+        Slices are added, from the top, until the bound of what is left out (`left_out`) is small enough against the
+        residual formed so far; the next residual begins with as many. Collective.
         """
         m = self._multiplier
         sums = np.array([float((x / self._scale) @ (x / self._scale)), float(len(x))])
@@ -134,11 +130,8 @@ class SlicedOperator:
             formed = b - self._multiply(x, self._kept)
             inside = formed * self._scale
             norm = math.sqrt(float(self._comm.allreduce(float(inside @ inside))))
-            left = [0.0, 0.0]
-            for side, (width, step) in enumerate(((m.cell_bits, self._step), (m.input_bits, self._input_step))):
-                dropped = slices(self.bits, width) - self._kept
-                left[side] = step * 2.0 ** (width * dropped) if dropped > 0 else 0.0
-            bound = self._fullest * left[0] * math.sqrt(sums[0]) + self._rowsum * left[1] * math.sqrt(sums[1])
+            bound = left_out(m, self.bits, self._kept, (self._step, self._input_step),
+                             (math.sqrt(sums[0]), math.sqrt(sums[1])), (self._fullest, self._rowsum))
             if self._kept >= self.most or bound <= UNRESOLVED * norm:
                 break
             self._kept += 1

@@ -29,6 +29,8 @@ from analogpde.tile.writing import Written, write_levels
 SLICE_BITS = 3
 # ADC steps per standard deviation of the noise up to which rounding is one more independent noise.
 SMOOTH = 2.0
+# A progressive residual uses as many slices as make the others' part at most this fraction of it.
+UNRESOLVED = 0.1
 _ROOM = 1 << 21  # entries of full arrays worked on at a time
 
 
@@ -45,6 +47,24 @@ def rounds_of(multiplier: Multiplier, bits: int, kept: int | None = None) -> int
     """
     inputs = slices(bits, multiplier.input_bits)
     return 1 if multiplier.order == "parallel" else inputs if kept is None else min(kept, inputs)
+
+
+def left_out(
+    multiplier: Multiplier, bits: int, kept: int, steps: tuple[float, float], sizes: tuple[float, float],
+    matrix: tuple[int, float],
+) -> float:
+    """Return a bound of what a product lacks that is made of the top slices alone, ‖Δ‖ ≤ n δA ‖x‖ + ‖A‖_∞ δx √N.
+
+    Args:
+        multiplier, bits: of the slices. kept: top slices of matrix and input that are used.
+        steps: of the fixed-point matrix and input; δ is the value of the last digit used, 0 if that is the last.
+        sizes: ‖x‖ and √N. matrix: n, most entries of a row, and ‖A‖_∞.
+    """
+    deltas = []
+    for width, step in zip((multiplier.cell_bits, multiplier.input_bits), steps, strict=True):
+        dropped = slices(bits, width) - kept
+        deltas.append(step * 2.0 ** (width * dropped) if dropped > 0 else 0.0)
+    return matrix[0] * deltas[0] * sizes[0] + matrix[1] * deltas[1] * sizes[1]
 
 
 def to_fixed_point(values: NDArray[np.float64], bits: int, largest: float) -> NDArray[np.float64]:

@@ -5,7 +5,10 @@ conditioned systems in FP64 by LU: κ n eps is below 1e-10 for these blocks.
 """
 
 import importlib
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,15 +323,31 @@ def test_estimate_bounds_the_approximation(n, ohm, band):
     assert 0.3 * estimate < error < 1.1 * estimate
 
 
-def test_badcrossbar_agrees_on_wires():
-    badcrossbar = pytest.importorskip("badcrossbar")
-    rng = np.random.default_rng(2)
-    g = rng.uniform(1e-6, 35e-6, (8, 6))
-    volts = rng.uniform(-0.2, 0.2, 6)
-    through, _ = eliminate(g[None], np.array([3.0]), np.array([3.0]))
-    # its word lines are driven, its bit lines leave behind the last word line: ours transposed, word lines reversed
-    solution = badcrossbar.compute(volts[::-1, None], 1 / g.T[::-1], 3.0)
-    np.testing.assert_allclose(through[0] @ volts, np.asarray(solution.currents.output).ravel(), rtol=1e-9)
+RECORDED = json.loads((Path(__file__).parent / "data" / "badcrossbar.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
+def test_badcrossbar_agrees_on_wires(case):
+    """A program of others; recorded, since it asks for a graphics library (scripts/record_badcrossbar.py)."""
+    g, volts = np.array(case["conductance"]), np.array(case["volts"])
+    row, column = np.array([case["row"]]), np.array([case["column"]])
+    through, _ = eliminate(g[None], row, column)
+    wanted = np.array(case["current"])
+    np.testing.assert_allclose(through[0] @ volts, wanted, rtol=1e-9)
+    assert np.abs(g @ volts - wanted).max() > 1e-4 * np.abs(wanted).max()  # the wires are there
+    approximated, change = approximate(g[None], row, column)
+    error = np.abs(approximated[0] @ volts - wanted).max() / np.abs(g @ np.abs(volts)).max()
+    assert error < error_estimate(change).max()
+
+
+def test_the_record_is_badcrossbars():
+    pytest.importorskip("badcrossbar", reason="badcrossbar is not installed: its record was compared above")
+    sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+    record_badcrossbar = importlib.import_module("record_badcrossbar")
+    for case in RECORDED:
+        again = record_badcrossbar.currents(*(np.array(case[key]) for key in ("conductance", "volts")), case["row"],
+                                            case["column"])
+        np.testing.assert_allclose(again, case["current"], rtol=1e-12)
 
 
 @pytest.mark.parametrize("effect", [{}, EFFECTS["gain"], EFFECTS["wires"], ALL,
