@@ -11,7 +11,7 @@ from analogpde.tile.blocks import Blocks
 from analogpde.tile.factors import Factors, factorise
 from analogpde.tile.kernels import probe_groups
 from analogpde.tile.loop import Loop
-from analogpde.tile.settling import dynamics
+from analogpde.tile.settling import fastest_growth
 
 # The power iteration below stays within this factor of ‖Ĝ⁻¹‖₂ on every block family of the tests, random ones included.
 POWER_ITERATION_MARGIN = 1.1
@@ -90,7 +90,8 @@ def stable(held: Blocks, factors: Factors, loop: Loop | None = None, chip: Chip 
     Ĝw > 0 for some w > 0) is stable, and so is D⁻¹Ĝ. A matrix with a positive definite symmetric part is
     stable, and so is D⁻¹Ĝ, which is similar to D^(−1/2) Ĝ D^(−1/2). Only where both leave a doubt are the
     eigenvalues computed. Of inverters with a pole the first test holds as well (the extended system, one sign turned,
-    is an M-matrix too), the second does not.
+    is an M-matrix too), the second does not. With a second pole of the amplifiers neither does: there may be complex
+    eigenvalues.
 
     Args:
         held: programmed blocks. factors: of them.
@@ -100,15 +101,16 @@ def stable(held: Blocks, factors: Factors, loop: Loop | None = None, chip: Chip 
     factors.groups.solve(w)
     passed = np.empty(held.count, np.bool_)
     _monotone(held.offsets, held.row, held.col, held.value, held.sizes, w, np.empty(held.size), passed)
-    if loop is not None and loop.load.ndim == 3:
+    second = chip is not None and loop is not None and chip.amplifier.second_pole is not None
+    if (loop is not None and loop.load.ndim == 3) or second:
         passed[:] = False  # a load that couples rows
     doubt = np.flatnonzero(~passed)
-    if len(doubt) and (loop is None or loop.inverted is None):
+    if len(doubt) and (loop is None or loop.inverted is None) and not second:
         passed[doubt] = _symmetric_part_definite(held.select(doubt))
         doubt = np.flatnonzero(~passed)
     doubt = doubt[factors.regular[doubt]]  # a row that nothing loads has no dynamics
     if len(doubt) and loop is not None and chip is not None:
-        passed[doubt] = np.linalg.eigvals(dynamics(loop.select(doubt), chip)).real.max(axis=1) < 0
+        passed[doubt] = fastest_growth(loop.select(doubt), chip) < 0
     elif len(doubt):
         matrices = held.select(doubt).dense()
         total = np.abs(matrices).sum(axis=2, keepdims=True)

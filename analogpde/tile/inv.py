@@ -311,7 +311,8 @@ def program_bank(
                     aims[target] = (held.intended + (part.value - lowered.value))[here] / scales
             ledger.add(Ledger(cells_written=held.cells, tiles_programmed=len(pending),
                               tiles_reprogrammed=len(pending) if attempt else 0,
-                              tiles_replaced=moved))
+                              tiles_replaced=moved, write_pulses=held.written.pulses,
+                              pulses_in_turn=held.written.in_turn))
             if good.all():
                 break
             # what is missing to δ = 1, and at least twice what was there, so that the loop ends
@@ -319,14 +320,19 @@ def program_bank(
             missing = np.where(over, (np.where(over, delta, 0.0) - 0.9) * smallest, 0.0)
             least = np.full(len(pending), 0.01)
             if chip.faults.any:  # in place of a tile with a line that carries no current a spare one may do as it is
-                replaced = silent | (attempt >= PATIENCE)
-                least = np.where(silent, 0.0, 0.01)
+                replaced = (silent | (attempt >= PATIENCE)) & (spare < chip.faults.spares)
+                least = np.where(silent & replaced, 0.0, 0.01)
                 spare, moved = (spare + replaced)[~good], int(np.count_nonzero(replaced & ~good))
             else:
                 spare = spare[~good]
             extra = np.maximum(np.maximum(2.0 * extra, least), extra + missing)[~good]
             pending = pending[~good]
         else:
+            if chip.faults.any and silent.any():
+                raise ProgrammingFailed(
+                    f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) are dead, have too few lines that "
+                    f"work or stay unstable, and so do up to {chip.faults.spares} spare tiles in the place of each. A "
+                    "chip with fewer dead tiles and lines, or more spares (-analog_spares), is needed.")
             raise ProgrammingFailed(
                 f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) stay unstable after {ATTEMPTS} "
                 f"programmings {'on spare tiles ' if chip.faults.any else ''}with growing shift. Try more cell bits, "

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.chip import Chip, Drift, Faults
+from analogpde.chip import Chip, Drift, Faults, Writing
 from analogpde.compiled import compiled
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import Held, cells_per_row, hold, static_deviation
 from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.uneven import choose_largest, round_blocks, sums
+from analogpde.tile.writing import Written, write, write_levels
 
 # A shift proportional to the largest conductance needs a larger conductance to hold it; at 1 there is none.
 LARGEST_SHIFT = 0.9
@@ -45,6 +47,7 @@ class Conductances:
         cells: memory cells that are on, a count over all blocks.
         common: conductance at each row node that no entry shows, because it cancels: leaks, the lowest level of a
             pair, a bias column; shape (K, n).
+        written: what writing the cells took.
     """
 
     blocks: Blocks
@@ -57,6 +60,7 @@ class Conductances:
     shift: NDArray[np.float64]
     cells: int
     common: NDArray[np.float64]
+    written: Written
 
 
 @compiled
@@ -321,15 +325,26 @@ def program(
             beside, room = np.zeros(scaled.count), head - 1.0
             np.maximum.at(beside, owner, -value)
             beside += extra
-        unit = _choose_units(scaled.offsets, scaled.sizes, scaled.row, scaled.col, value, float(levels), room,
-                             np.sqrt(per_row), shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)),
-                             beside)
-        top = base ** (slices - 1)
-        largest = unit * top * (base - 1)
-        alpha = part * largest + extra
-        level, trim, intended = np.empty(len(value), np.int64), np.empty(len(value), np.int64), np.empty(len(value))
-        _round(scaled.offsets, scaled.row, scaled.col, value, unit, alpha, base, np.empty(max(1, scaled.size)), level,
-               trim, intended)
+        top, places = base ** (slices - 1), chip.cell.places
+        entries = (scaled.offsets, scaled.row, scaled.col, value)
+        how = (np.sqrt(per_row), shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)), beside)
+        error, intended = np.empty(max(1, scaled.size)), np.empty(len(value))
+        if places is None:
+            unit = _choose_units(scaled.offsets, scaled.sizes, *entries[1:], float(levels), room, *how)
+            largest = unit * top * (base - 1)
+            alpha = part * largest + extra
+            level, trim = np.empty(len(value), np.int64), np.empty(len(value), np.int64)
+            _round(*entries, unit, alpha, base, error, level, trim, intended)
+        else:
+            (table, codes), (fine, fine_codes) = sums(places, slices), sums(places, slices + 1)
+            largest = choose_largest(scaled.offsets, scaled.sizes, *entries[1:], table, fine[-1], *how)
+            unit = largest / (top * (base - 1))
+            alpha = part * largest + extra
+            place = np.empty(len(value), np.int64)
+            round_blocks(*entries, largest, alpha, table, fine, error, place, intended)
+            diagonal = scaled.row == scaled.col
+            held_by = np.where(diagonal, fine_codes[place], base * codes[np.where(diagonal, 0, place)])
+            level, trim = held_by // base, held_by % base
     if simple:
         if level is not None and trim is not None:
             count = np.zeros(len(value), np.int64)
@@ -341,9 +356,16 @@ def program(
         if deviation:
             noisy = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
                            event=event)
+        if level is not None and trim is not None:
+            written = write_levels(chip, scaled.offsets, scaled.row, level, trim, base, slices, scaled.size,
+                                   scaled.tiles, seed=seed, name=name, event=event)
+        else:
+            on = np.flatnonzero(intended)
+            written = write(chip, np.abs(intended[on]) / largest[owner[on]], owner[on] * scaled.size + scaled.row[on],
+                            np.searchsorted(on, scaled.offsets), scaled.tiles, seed=seed, name=name, event=event)
         _add_errors(scaled.offsets, variance, largest, deviation, read, intended, noisy)
         held = Held(intended, noisy if deviation else intended, variance, cells,
-                    np.zeros((scaled.count, scaled.size)))
+                    np.zeros((scaled.count, scaled.size)), written)
     else:
         held = hold(chip, scaled, intended, largest, level=level, trim=trim,
                     unit=None if bits is None else unit, base=base, slices=slices, seed=seed, name=name,
@@ -354,7 +376,8 @@ def program(
         weights = np.sum(1.0 / np.maximum(base, 2.0) ** np.arange(slices))
         leak = chip.cell.off_conductance / (chip.cell.conductance_max * chip.cell.window)
         common = common + (2.0 * weights * leak * largest * scaled.sizes)[:, None]
-    return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells, common)
+    return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells, common,
+                        held.written)
 
 
 def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[float, int]:
@@ -370,7 +393,7 @@ def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[fl
     if chip.cell.bits is None or not rows:
         return 0.0, rows
     scaled, scale, sign = scale_blocks(blocks)
-    chip = replace(chip, faults=Faults(), drift=Drift(), cell=replace(
+    chip = replace(chip, faults=Faults(), drift=Drift(), writing=Writing(), cell=replace(
         chip.cell, off_conductance=None, off_error=None, off_read_noise=None))  # of rounding alone
     held = program(scaled, scale, sign, chip, slices=1, shift=shift)
     diagonal = np.flatnonzero(scaled.row == scaled.col)
