@@ -196,7 +196,8 @@ def test_a_restart_is_of_the_same_run(problem, comm, shared_tmp_path):
     common = [*DIGITAL, "-snapshots", 0, "-picture", "false", "-out", shared_tmp_path]
     run(problem, *common, "-level", 1, "-dt", 3600, "-t_end", 7200, "-case", "tc5", "-checkpoint", 1)
     comm.barrier()
-    for words, value in (("-case tc6", "tc5"), ("-level 2", "1"), ("-dt 1000", "3600"), ("-upwind 1", "0.5"),
+    for words, value in (("-case tc6", "tc5"), ("-level 2", "1"), ("-dt 1000", "3600"), ("-upwind 1", "0.25"),
+                         ("-closure anticipated", "subscales"),
                          ("-days 0.01", "0.0833333"), ("-initial x.py", "-restart")):
         outcome = problem("shallow_water").SCRIPT.execute([str(word) for word in common] + ["-restart", *words.split()])
         assert outcome.code == 2 and value in outcome.message, words
