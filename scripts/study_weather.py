@@ -4,12 +4,14 @@
 
 The default takes about ten minutes on two cores, --full some hours. Every case is a problem script, run as a user would
 and read from its report. Results are kept in docs/weather.json and not made again (--again does); the page is written
-after each case from all that is there, so an interrupted run loses nothing, and --page writes it without running.
+after each case from all that is there, so an interrupted run loses nothing, and --page writes it without running. The
+cases of hours are run by --only alone; stopped in the middle, they go on from a checkpoint if asked for again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -84,7 +86,9 @@ class Case:
         full: only with --full.
         picture: whether the page shows the script's picture.
         note: below the table.
-        by_hand: only with --only: hours.
+        by_hand: only with --only: hours. Such a run leaves checkpoints in results/weather/ and goes on from them.
+        solvers: that make it.
+        section: whether the page has a table of its own for it.
     """
 
     title: str
@@ -95,6 +99,8 @@ class Case:
     picture: bool = False
     note: str = ""
     by_hand: bool = False
+    solvers: tuple[str, ...] = tuple(SOLVERS)
+    section: bool = True
 
 
 HEAT = (Row("relative change of the integral of density times theta'", "change of ∫ρ₀θ′, the state",
@@ -181,9 +187,25 @@ CASES = {
                         GALEWSKY, full=False,
                         note="Level 3 is too coarse for this case: it shows that it runs, no more."),
     "galewsky-L4": Case("Galewsky's jet, level 4, 6 days", "shallow_water", "-case galewsky -level 4 -days 6",
-                        GALEWSKY),
-    "galewsky-L5": Case("Galewsky's jet, level 5, 6 days", "shallow_water", "-case galewsky -level 5 -days 6", GALEWSKY,
-                        picture=True),
+                        GALEWSKY, note="The mesh itself, with its five-fold symmetry, starts five waves around the "
+                        "Earth before the perturbation's get there: good for a look, not for comparison."),
+    "galewsky-L5": Case("Galewsky's jet, level 5, 6 days, without viscosity", "shallow_water",
+                        "-case galewsky -level 5 -days 6", GALEWSKY, by_hand=True, picture=True,
+                        note="Without viscosity not even the published spectral solution is converged at T682 (Scott, "
+                        "<https://www.nwra.com/resumes/scott/research/swbti.html>): the largest vorticity is one of "
+                        "the mesh."),
+    "galewsky-L5-viscous": Case("Galewsky's jet, level 5, 6 days, viscosity 10⁵ m²/s", "shallow_water",
+                                "-case galewsky -level 5 -days 6 -viscosity 1e5", GALEWSKY, by_hand=True, picture=True,
+                                note="With a viscosity that stays the same on finer meshes the solution converges; "
+                                "the same page of Scott's recommends it for tests. Here it acts on the vorticity "
+                                "only."),
+} | {
+    f"tc6-L{level}-{name}": Case(f"TC6, level {level}, {name}", "shallow_water",
+                                 f"-case tc6 -level {level} -days 7 {options}".rstrip(),
+                                 (Row("rotation of the wave", "", "", digits(2)), DRIFTS[2]), solvers=("FP64",),
+                                 section=False)
+    for level in (2, 3) for name, options in (("none", "-upwind 0"), ("anticipated", "-closure anticipated"),
+                                              ("subscales", ""))
 }
 
 
@@ -195,8 +217,13 @@ def command(case: Case, solver: str) -> str:
 def run(name: str, solver: str, ranks: int) -> dict[str, Any]:
     """Run a case and return what its report says, or its error."""
     case = CASES[name]
-    with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, *command(case, solver).split(), "-snapshots", "0", "-out", folder]
+    with contextlib.ExitStack() as stack:
+        if case.by_hand:
+            folder = str(ROOT / "results" / "weather" / f"{name}-{solver}")
+            more = ["-checkpoint", "50"] + ["-restart"] * (Path(folder) / "checkpoint.npz").exists()
+        else:
+            folder, more = stack.enter_context(tempfile.TemporaryDirectory()), []
+        words = [sys.executable, *command(case, solver).split(), "-snapshots", "0", "-out", folder, *more]
         if ranks > 1:
             beside = Path(sys.executable).with_name("mpirun")
             words = [str(beside) if beside.exists() else "mpirun", "-n", str(ranks), *words]
@@ -216,7 +243,7 @@ def run(name: str, solver: str, ranks: int) -> dict[str, Any]:
         if case.picture and solver == "rram128":
             source = Path(folder) / f"{case.script}.png"
             if source.exists():
-                for_the_page(source, IMAGES / f"weather_{name.replace('-', '_').lower()}.png")
+                for_the_page(source, image(name))
         return result | condensed(data, done.stderr)
 
 
@@ -243,6 +270,11 @@ def condensed(report: dict[str, Any], progress: str) -> dict[str, Any]:
         "unknowns": report["unknowns"], "steps": steps, "seconds_per_step": step,
         "seconds_assemble": report["totals"]["seconds_assemble"], "solves": solves,
     }
+
+
+def image(name: str) -> Path:
+    """Return where the page's picture of a case is."""
+    return IMAGES / f"weather_{name.replace('-', '_').lower()}.png"
 
 
 def for_the_page(source: Path, target: Path) -> None:
@@ -285,6 +317,8 @@ def work(data: dict[str, dict[str, dict[str, Any]]]) -> str:
     lines = [["case", "unknowns", "steps", "solver", "s per step", "of FP64's", "assembly, of a step",
               "iterations per solve"]]
     for name, case in CASES.items():
+        if not case.section:
+            continue
         runs = data.get(name, {})
         for i, solver in enumerate(s for s in SOLVERS if "answers" in runs.get(s, {})):
             entry = runs[solver]
@@ -313,6 +347,23 @@ def orders(data: dict[str, dict[str, dict[str, Any]]]) -> str:
             cells.append(f"{math.log2(errors[0] / errors[1]) / levels:.2f}" if all(errors) else "")
         if any(cells):
             lines.append([f"{coarse[4:]} → {fine[4:]}", "≥ 3" if levels == 2 else "", *cells])
+    return table(lines) if len(lines) > 1 else ""
+
+
+def closures(data: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return what closures do to the Rossby-Haurwitz wave."""
+    names = {"none": "none (`-upwind 0`)", "anticipated": "anticipated potential vorticity (`-closure anticipated`)",
+             "subscales": "of subscales, the default"}
+    lines = [["closure", *(f"{what}, level {level}" for level in (2, 3)
+                           for what in ("rotation, °/day", "potential enstrophy"))]]
+    for name, words in names.items():
+        cells = []
+        for level in (2, 3):
+            found = data.get(f"tc6-L{level}-{name}", {}).get("FP64", {}).get("answers", {})
+            for row in CASES[f"tc6-L{level}-{name}"].rows:
+                cells.append(row.show(found[row.answer]) if row.answer in found else "")
+        if any(cells):
+            lines.append([words, *cells])
     return table(lines) if len(lines) > 1 else ""
 
 
@@ -352,6 +403,12 @@ jet.
 [Shallow water](shallow_water.md) says how it is computed.
 """
 
+CLOSURES = """### Closures
+
+TC6 after 7 days, by FP64 solves: how fast the wave turns and the change of potential enstrophy, by what upwinding takes
+out of the vorticity ([shallow water](shallow_water.md#the-equations-and-their-elements)).
+"""
+
 WORK = """## Time and iterations
 
 Wall time per step from a quarter of the run on (before it kernels are compiled and tiles programmed), on the machine
@@ -368,7 +425,7 @@ def page(data: dict[str, dict[str, dict[str, Any]]]) -> str:
     parts = [INTRODUCTION.format(example=example)]
     groups = {"density_current": DENSITY, "shallow_water": SPHERE}
     for script, text in groups.items():
-        names = [name for name in data if name in CASES and CASES[name].script == script]
+        names = [name for name in data if name in CASES and CASES[name].script == script and CASES[name].section]
         if not names:
             continue
         parts.append(text)
@@ -383,11 +440,12 @@ def page(data: dict[str, dict[str, dict[str, Any]]]) -> str:
             parts += [f"{solver}: {entry['error']}\n" for solver, entry in runs.items() if "error" in entry]
             if case.note:
                 parts.append(case.note + "\n")
-            image = f"weather_{name.replace('-', '_').lower()}.png"
-            if (IMAGES / image).exists():
-                parts.append(f"![{case.title}](images/{image})\n")
+            if image(name).exists():
+                parts.append(f"![{case.title}](images/{image(name).name})\n")
         if script == "shallow_water" and orders(data):
             parts += ["### Order of convergence\n", orders(data) + "\n"]
+        if script == "shallow_water" and closures(data):
+            parts += [CLOSURES, closures(data) + "\n"]
     parts += [WORK, work(data)]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -398,7 +456,8 @@ def wanted(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
                                if not case.by_hand and (arguments.full or not case.full)]
     for name in names:
         for solver in arguments.solvers:
-            yield name, solver
+            if solver in CASES[name].solvers:
+                yield name, solver
 
 
 def words(allowed: dict[str, Any]) -> Callable[[str], list[str]]:
