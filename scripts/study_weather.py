@@ -39,6 +39,14 @@ SOLVERS = {
 }
 """By the name of their columns."""
 
+EDITION = {"density_current": 1, "shallow_water": 2}
+"""What a script's equations are: results of another edition are made again, and marked on the page until then."""
+
+BUSY = 6.0
+"""Load average above which times are not shown."""
+
+OLD = "\\*: with the upwinding of edition 1, τ = ½ dt everywhere; to be made again.\n"
+
 Format = Callable[[float], str]
 
 
@@ -234,7 +242,8 @@ def run(name: str, solver: str, ranks: int) -> dict[str, Any]:
         wall = time.monotonic() - started
         result: dict[str, Any] = {"command": command(case, solver), "ranks": ranks, "wall": round(wall, 1),
                                   "load": [round(busy, 1), round(os.getloadavg()[0], 1)],
-                                  "date": datetime.date.today().isoformat(), "commit": commit()}
+                                  "date": datetime.date.today().isoformat(), "commit": commit(),
+                                  "edition": EDITION[case.script]}
         report = Path(folder) / "report.json"
         if done.returncode or not report.exists():
             lines = done.stderr.strip().splitlines()
@@ -301,7 +310,8 @@ def physics(case: Case, runs: dict[str, dict[str, Any]]) -> str:
         cells = []
         for solver in SOLVERS:
             value = runs.get(solver, {}).get("answers", {}).get(row.answer)
-            cells.append("" if value is None else row.show(value))
+            mark = "" if current(case, runs.get(solver, {})) else " \\*"
+            cells.append("" if value is None else row.show(value) + mark)
         if any(cells):
             lines.append([row.label, row.published, *cells])
     again = [runs.get(solver, {}).get("answers", {}).get("tiles programmed after the first step") for solver in SOLVERS]
@@ -310,6 +320,16 @@ def physics(case: Case, runs: dict[str, dict[str, Any]]) -> str:
                       *["" if value is None or solver == "FP64" else f"{value:.0f}"
                         for solver, value in zip(SOLVERS, again, strict=True)]])
     return table(lines)
+
+
+def current(case: Case, entry: dict[str, Any]) -> bool:
+    """Tell whether a result is one of the equations as they are."""
+    return bool(entry.get("edition", 1) == EDITION[case.script])
+
+
+def seconds_per_step(entry: dict[str, Any]) -> float | None:
+    """Return the time of a step, unless too much else was running for it to mean anything."""
+    return entry.get("seconds_per_step") if sum(entry.get("load", [])) / 2 <= BUSY else None
 
 
 def work(data: dict[str, dict[str, dict[str, Any]]]) -> str:
@@ -322,7 +342,7 @@ def work(data: dict[str, dict[str, dict[str, Any]]]) -> str:
         runs = data.get(name, {})
         for i, solver in enumerate(s for s in SOLVERS if "answers" in runs.get(s, {})):
             entry = runs[solver]
-            step, digital = entry["seconds_per_step"], runs.get("FP64", {}).get("seconds_per_step")
+            step, digital = seconds_per_step(entry), seconds_per_step(runs.get("FP64", {}))
             solved = sum(solve["seconds"] for solve in entry["solves"].values())
             share = entry["seconds_assemble"] / (entry["seconds_assemble"] + solved)
             lines.append([case.title if i == 0 else "", f"{entry['unknowns']:,}" if i == 0 else "",
@@ -412,10 +432,10 @@ out of the vorticity ([shallow water](shallow_water.md#the-equations-and-their-e
 WORK = """## Time and iterations
 
 Wall time per step from a quarter of the run on (before it kernels are compiled and tiles programmed), on the machine
-that made the page, which had other work to do (load averages are in `docs/weather.json`): ratios are better than
-times. An emulated tile costs the host more than the sparse products that it stands for; what a chip would take is in
-the [reports](reports.md). *Assembly* counts right-hand sides, of assembly and solves together, with the compilation of
-forms.
+that made the page, which had other work to do (load averages are in `docs/weather.json`; above 6 the times are left
+out): ratios are better than times. An emulated tile costs the host more than the sparse products that it stands for;
+what a chip would take is in the [reports](reports.md). *Assembly* counts right-hand sides, of assembly and solves
+together, with the compilation of forms.
 """
 
 
@@ -437,6 +457,8 @@ def page(data: dict[str, dict[str, dict[str, Any]]]) -> str:
                 told = True
             parts += [f"### {case.title}\n", f"`problems/{case.script}.py {case.options}`\n",
                       physics(case, runs) + "\n"]
+            if not all(current(case, entry) for entry in runs.values()):
+                parts.append(OLD)
             parts += [f"{solver}: {entry['error']}\n" for solver, entry in runs.items() if "error" in entry]
             if case.note:
                 parts.append(case.note + "\n")
@@ -486,7 +508,8 @@ def main() -> int:
         if not (ROOT / "problems" / f"{CASES[name].script}.py").exists():
             print(f"{name}: problems/{CASES[name].script}.py is missing", flush=True)
             continue
-        if "answers" in data.get(name, {}).get(solver, {}) and not arguments.again:
+        known = data.get(name, {}).get(solver, {})
+        if "answers" in known and current(CASES[name], known) and not arguments.again:
             continue
         print(f"{name}, {solver}: ", end="", flush=True)
         result = run(name, solver, arguments.ranks)
