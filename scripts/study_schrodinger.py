@@ -26,8 +26,8 @@ CG = "-ksp_type cg -pc_type gamg -ksp_rtol 1e-10"
 CHIPS = {"rram128": "-analog_chip rram128", "pku2025": "-analog_chip pku2025"}
 
 HYDROGEN = "-case hydrogen -dim 3 -quadrant -degree 4 -states 1 -box 11 -grade 2.2"
-"""The lowest state has no use for the wider box of the default (its tail beyond 11 bohr is worth 1e-7 of the energy), and
-cells of three sizes in every direction ask for a milder grading than the theory of long series of meshes."""
+"""The lowest state has no use for the wide box of the default (its tail beyond 11 bohr is worth 1e-7 of the energy),
+and meshes of a dozen cells a side want a milder grading than theory, which speaks of fine ones."""
 
 LEVELS = (  # title, options, cells per side: full and quick, digital solver
     ("harmonic, 2-D", "-case harmonic -states 6", 64, 16, LU),
