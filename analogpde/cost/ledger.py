@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 
 
 @dataclass
@@ -67,15 +67,19 @@ class Ledger:
     mvm_rounds: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
-        return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        theirs = vars(other)
+        return Ledger(**{name: count + theirs[name] for name, count in vars(self).items()})
 
     def __sub__(self, other: Ledger) -> Ledger:
-        return Ledger(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        theirs = vars(other)
+        return Ledger(**{name: count - theirs[name] for name, count in vars(self).items()})
 
     def add(self, other: Ledger) -> None:
         """Add `other` to this ledger in place."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        counts = vars(self)  # not `fields`: this is called after every shot of a bank
+        for name, count in vars(other).items():
+            if count:
+                counts[name] += count
 
     def as_dict(self) -> dict[str, float]:
         """Return the counts by name, as the report stores them."""
