@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import numba
@@ -57,13 +60,35 @@ class _Vectorising:
             config.SLP_VECTORIZE = before
 
 
+@cache
+def _digest(file: str) -> bytes:
+    return hashlib.sha256(Path(file).read_bytes()).digest()
+
+
+def _watch_callees(dispatcher: Any, function: Callable[..., Any]) -> None:
+    """Let the kept code grow stale with the files of the kernels that a kernel's file imports, not only with its own.
+
+    Numba looks at one file only; see `compiled`.
+    """
+    index: Any = getattr(dispatcher._cache, "_cache_file", None)
+    if not hasattr(index, "_source_stamp"):  # another version of Numba: clear the cache by hand after such a change
+        return
+    files = set()
+    for name in function.__globals__.values():
+        code = getattr(getattr(name, "py_func", None) or getattr(name, "_defn", None), "__code__", None)
+        if code is not None and code.co_filename != function.__code__.co_filename and os.path.exists(code.co_filename):
+            files.add(code.co_filename)
+    if files:
+        index._source_stamp = index._source_stamp, tuple(_digest(file) for file in sorted(files))
+
+
 def compiled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     """Compile a kernel with Numba at its first call and keep the machine code on disk for the next run.
 
     The code is kept beside the source, or in the user's cache folder if that is not writable, or in the folder that
     NUMBA_CACHE_DIR names. Where none of them can be written the kernel is compiled anew in each process; plain
-    `numba.njit(cache=True)` would raise there. A kernel that calls another must stand in the same file: the cache
-    is renewed when its own file changes, not when a callee's does.
+    `numba.njit(cache=True)` would raise there. The code is renewed when the kernel's own file changes, or one that its
+    file imports kernels from at the top.
 
     Args:
         function: plain loops over NumPy arrays, in the subset of Python that Numba compiles.
@@ -83,5 +108,6 @@ def compiled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
             print(f"analogpde: {function.__qualname__} is compiled without a cache: {error}", file=sys.stderr)
     else:
         if hasattr(dispatcher, "_cache"):  # another; without it we lose forgiveness, nothing else
+            _watch_callees(dispatcher, function)
             dispatcher._cache = _ForgivingCache(dispatcher._cache)
     return cast("Callable[P, R]", dispatcher)

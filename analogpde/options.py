@@ -149,6 +149,8 @@ CHIP_OPTIONS = (
            low=2, high=24, ideal=True),
     Option("analog_programming_model", "choice", None, "How the programming error depends on the conductance: a "
            "published fit (docs/cells.md) in place of a constant.", choices=(*MODELS,), ideal=True),
+    Option("analog_level_spacing", "choice", None, "Levels of a cell at equal distances, or in equal ratios from its "
+           "smallest conductance.", choices=("linear", "geometric")),
     Option("analog_sign_mapping", "choice", None, "Signs by differential pairs of cells, or by one cell an entry and a "
            "bias column.", choices=("pair", "bias")),
     Option("analog_off_conductance", "real", None, "Conductance in S of a cell that holds nothing; none: switched off "
@@ -167,6 +169,15 @@ CHIP_OPTIONS = (
            ideal=True),
     Option("analog_dead_tiles", "real", None, "Fraction of the tiles that give no answer.", low=0.0, high=0.5,
            ideal=True),
+    Option("analog_spares", "int", None, "Spare tiles that a block may be moved to in turn, if its tile is dead or too "
+           "faulty (default 7).", low=0, high=7),
+    Option("analog_pulse_step", "real", None, "Write–verify: largest change that a pulse aims at, as a fraction of the "
+           "largest conductance; none: one write a cell.", low=1e-3, high=1.0, ideal=True),
+    Option("analog_pulse_spread", "real", None, "Standard deviation of the change by one pulse, same fraction.",
+           low=0.0, high=0.5, ideal=True),
+    Option("analog_pulse_limit", "int", None, "Pulses after which a cell is given up.", low=1, high=10000),
+    Option("analog_verify_tolerance", "real", None, "Distance from the target at which a cell is left, same fraction; "
+           "none: √3 of the programming error.", low=1e-5, high=0.5, ideal=True),
     Option("analog_mvm_cell_bits", "int", None, "Bits of a matrix slice of the bit-sliced multiplier (HP-MVM).", low=1,
            high=8),
     Option("analog_mvm_input_bits", "int", None, "Bits of an input slice of the multiplier.", low=1, high=8),
@@ -186,6 +197,9 @@ CHIP_OPTIONS = (
            "fraction of the full scale.", low=0.0, high=0.5, ideal=True),
     Option("analog_adc_range", "real", None, "Full-scale voltage of the ADCs, V, beyond which they clip; ideal: the "
            "tile's largest output.", low=1e-6, high=100.0, ideal=True),
+    Option("analog_adc_calibrated", "real", None, "Full scale of the ADCs of open-loop arrays, the same for all "
+           "vectors: this many times their largest output for random inputs at programming; ideal: follows each shot.",
+           low=0.1, high=10.0, ideal=True),
     Option("analog_adc_offset", "real", None, "Standard deviation of an ADC's offset, fraction of the full scale.",
            low=0.0, high=0.5, ideal=True),
     Option("analog_adc_noise", "real", None, "Standard deviation of the noise of an analog-to-digital conversion, "
@@ -197,6 +211,7 @@ CHIP_OPTIONS = (
            "amplifiers adds to it."),
     Option("analog_gain_bandwidth", "real", None, "Gain-bandwidth product of the amplifiers, Hz: sets the settling "
            "time.", low=1e3, high=1e12, ideal=True),
+    Option("analog_second_pole", "real", None, "Second pole of the amplifiers, Hz.", low=1e3, high=1e13, ideal=True),
     Option("analog_settle_time", "real", None, "Time from the inputs to the reading of the outputs, s; ideal: "
            "settled.", low=1e-12, high=1.0, ideal=True),
     Option("analog_amplifier_offset", "real", None, "Standard deviation of the amplifiers' input offset, V.",

@@ -32,7 +32,7 @@ from analogpde.fem import checkpoint, latlon, multistep, picture, sphere_cases
 from analogpde.fem.arguments import on_root
 from analogpde.fem.run import Run, Script
 from analogpde.fem.series import Series
-from analogpde.fem.shallow_water import UPWIND, ShallowWater
+from analogpde.fem.shallow_water import CLOSURES, UPWIND, ShallowWater
 from analogpde.fem.sphere import MAX_LEVEL, smallest_height
 from analogpde.fem.sphere_cases import DAY, RADIUS, Case
 from analogpde.fem.stepping import count_steps
@@ -48,8 +48,11 @@ OPTIONS = (
            high=3650.0, open_low=True),
     Option("rotation", "real", 0.0, "Angle between the axes of Earth and flow in case tc2, degrees.", low=-360.0,
            high=360.0),
-    Option("upwind", "real", UPWIND, "Upwinding of what the mesh cannot show of the vorticity, in time steps; 0: "
-           "none.", low=0.0, high=2.0),
+    Option("upwind", "real", UPWIND, "Upwinding of the vorticity, in units of cell/(2·degree·wind); 0: none.", low=0.0,
+           high=2.0),
+    Option("closure", "choice", CLOSURES[0], "Of what the upwinding takes enstrophy out: of scales that the mesh "
+           "cannot show, or of all (anticipated potential vorticity).", choices=CLOSURES),
+    Option("viscosity", "real", 0.0, "Viscosity of the vorticity, m²/s.", low=0.0),
     Option("initial", "text", None, "Initial state instead of a case: a Python file that defines vorticity(longitude, "
            "latitude) and depth(longitude, latitude), or a checkpoint (.npz)."),
     Option("checkpoint", "int", 0, "Steps between checkpoints in <out>/checkpoint.npz; 0: none.", low=0),
@@ -60,6 +63,7 @@ OPTIONS = (
 )
 
 CHECKPOINT = "checkpoint.npz"
+CLOSURE = ("upwind", "closure", "viscosity")  # options that a run cannot change on its way
 # Depth errors of a run at least as long and fine as the table in docs/problems.md: see there.
 TC2_TOLERANCE = {3: (5e-6, 3e-5), 4: (4e-7, 3e-6)}
 
@@ -136,8 +140,9 @@ def plan(run: Run) -> Plan:
         # of two runs of different length, -dt 1800 may be shortened to fit in different ways
         if wanted is not None and not 0.5 * wanted < dt <= wanted * (1 + 1e-12):
             raise InvalidInput("-dt", wanted, f"{dt:g} s, as in the checkpoint")
-        if "upwind" in run.given and run["upwind"] != meta["upwind"]:
-            raise InvalidInput("-upwind", run["upwind"], f"{meta['upwind']:g}, as in the checkpoint")
+        for option in CLOSURE:
+            if option in run.given and run[option] != meta[option]:
+                raise InvalidInput(f"-{option}", run[option], f"{meta[option]}, as in the checkpoint")
         if steps < meta["step"]:
             raise InvalidInput("-days", t_end / DAY, f"at least {meta['step'] * dt / DAY:g}, where the checkpoint is")
     elif run["dt"] is None:
@@ -176,8 +181,8 @@ class Simulation:
         self.step = todo.first
         self._counted: dict[str, tuple[int, int]] = {}
         depth = todo.meta["reference_depth"] if run["restart"] else None
-        self.upwind = todo.meta["upwind"] if run["restart"] else run["upwind"]
-        self.model = ShallowWater(run, todo.case, todo.level, todo.degree, todo.dt, depth, self.upwind)
+        self.closure = {name: todo.meta[name] if run["restart"] else run[name] for name in CLOSURE}
+        self.model = ShallowWater(run, todo.case, todo.level, todo.degree, todo.dt, depth, **self.closure)
         self.nodes = checkpoint.NodeOrder(self.model.space)
         if todo.fields is not None:
             self._load()
@@ -217,7 +222,7 @@ class Simulation:
         checkpoint.write(run.folder / CHECKPOINT, self.nodes, model.fields(), {
             "step": self.step, "time": self.step * todo.dt, "dt": todo.dt, "level": todo.level, "degree": todo.degree,
             "case": name, "rotation": rotation, "initial": initial, "reference_depth": model.reference,
-            "upwind": self.upwind, "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
+            **self.closure, "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
 
     def advance(self) -> None:
         """Take a step, and add the new state to the series.

@@ -3,7 +3,8 @@
     .venv/bin/python scripts/bench_tiles.py [--passes 5] [--write]
 
 Processor time for one 128 × 128 product or shot with its converters and noise, the smallest of several repetitions, one
-thread; 16 tiles with one vector each. CrossSim and aihwkit are measured in the same run if they can be imported; else
+thread; 16 tiles with one vector each,
+and up to 16 000 (1 GB). CrossSim and aihwkit are measured in the same run if they can be imported; else
 their figures recorded on another day of the same kind of machine stand in (versions 3.2.0 and 1.1.0). --write replaces
 the section `tiles` of docs/speed.md.
 """
@@ -28,6 +29,7 @@ from analogpde.tile.inv import program_bank
 from analogpde.tile.mvm_bank import Entries, MvmBank, program_mvm
 
 TILE, TILES = 128, 16
+STREAMED = (16, 500, 16_000)  # 1 MB of cells in the caches, 33 MB, and 1 GB that is not
 # µs per product: CrossSim, aihwkit (—: it cannot), and the target
 RECORDED = {
     "8-bit cells, 2 % programming, converters 8 bit": ("160", "305", 8.0),
@@ -56,10 +58,11 @@ def seconds(work: Callable[[], Any], repeat: int = 20, rounds: int = 15) -> floa
     return best
 
 
-def machine(bits: int | None, error: float | None, noise: float | None, **more: Any) -> Chip:
-    """Return a chip with 8-bit converters."""
+def machine(bits: int | None, error: float | None, noise: float | None, calibrated: float | None = None) -> Chip:
+    """Return a chip with 8-bit converters; `calibrated`: see `Converter`."""
     cell = Cell(bits=bits, programming_error=error, read_noise=noise, conductance_max=100e-6)
-    return Chip("bench", tile_size=TILE, cell=cell, dac=Converter(8), adc=Converter(8), **more)
+    return Chip("bench", tile_size=TILE, cell=cell, dac=Converter(8), adc=Converter(8, calibrated=calibrated),
+                bound_repeats=0)
 
 
 def dense(count: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -128,13 +131,18 @@ def relative_error(products: Products, matrices: NDArray[np.float64], x: NDArray
     return float(np.mean(np.linalg.norm(products.shot() - exact, axis=1) / np.linalg.norm(exact, axis=1)))
 
 
-def peers_errors(count: int = 60) -> dict[str, float]:
-    """Return relative errors with CrossSim's cells on our arrays and converters."""
+def peers_errors(calibrated: float | None, count: int = 200) -> dict[str, float]:
+    """Return relative errors with CrossSim's cells on our arrays and converters.
+
+    Args:
+        calibrated: None: ADCs follow each vector; else their full scale is the same for all, as CrossSim's.
+    """
     a, x = dense(count, 1)
-    plain = machine(None, None, None)
+    plain = machine(None, None, None, calibrated)
     once = Products([on_arrays(pair_noise(a, 127, 0.02, 2), plain)], [1.0], x)
     # both cells of every pair are read with noise of 1 % of the largest conductance: √2 of one cell's
-    noisy = Products([on_arrays(pair_noise(a, 127, 0.02, 2), machine(None, None, 0.01 * np.sqrt(2.0)))], [1.0], x)
+    noisy = Products([on_arrays(pair_noise(a, 127, 0.02, 2), machine(
+        None, None, 0.01 * np.sqrt(2.0), calibrated))], [1.0], x)
     parts = [pair_noise(part, 7, 0.02, 3 + s) for s, part in enumerate(digits(a, 3, 3))]
     three = Products([on_arrays(part, plain) for part in parts], [8.0 ** (2 - s) / 511.0 for s in range(3)], x)
     names = list(CROSSSIM_ERRORS)
@@ -186,14 +194,42 @@ def sparse_product() -> tuple[float, int, float]:
     return seconds(work), len(used), float(np.linalg.norm(work() - exact) / np.linalg.norm(exact))
 
 
-def bandwidth(tiles: int = 600) -> tuple[float, float, float]:
-    """Return µs per product of many tiles, beyond the caches, ours and NumPy's, and ours in GB/s of cells."""
-    a, x = dense(tiles)
-    products = Products([on_arrays(a, machine(7, 0.02, None))], [1.0], x)
-    ours = seconds(products.shot, repeat=1) / tiles
-    single, vectors = a.astype(np.float32), x.astype(np.float32)[:, :, None]
-    theirs = seconds(lambda: np.matmul(single, vectors), repeat=1) / tiles
-    return 1e6 * ours, 1e6 * theirs, 4.0 * TILE * TILE / ours / 1e9
+def bandwidth(tiles: int, part: int = 500) -> tuple[float, float, float]:
+    """Return µs per product of many tiles, each read from memory: ours, NumPy's of the same, and a bare GEMV's.
+
+    Values and errors repeat after `part` tiles, memory does not: every tile has 64 kB of its own. The bare product is
+    one of all tiles' rows with a single vector, which stays in the cache.
+    """
+    part = min(part, tiles)
+    a, x = dense(part)
+    bank = on_arrays(a, machine(7, 0.02, None))
+    starts, full, variance = bank._crowded_columns  # what a product reads
+    bare = {name: getattr(bank, name)[:0] for name in ("row", "col", "value")}
+    banks = []
+    memory = np.empty((tiles // part, len(full)), np.float32)
+    for mine in memory:
+        mine[:] = full
+        banks.append(dataclasses.replace(bank, **bare))
+        banks[-1].__dict__["_crowded_columns"] = starts, mine, variance
+    y, event = np.zeros_like(x), [0]
+
+    def shots() -> None:
+        event[0] += 1
+        for one in banks:
+            y[:] = 0.0
+            one.subtract(x, y, event[0])
+
+    count = len(banks) * part
+    ours = seconds(shots, repeat=1, rounds=5) / count
+    rows, out = x.astype(np.float32)[:, None, :], np.empty((part, 1, TILE), np.float32)
+
+    def batched() -> None:
+        for mine in memory:
+            np.matmul(rows, mine.reshape(part, TILE, TILE), out=out)
+
+    theirs = seconds(batched, repeat=1, rounds=5) / count
+    whole, vector = memory.reshape(-1, TILE), rows[0, 0]
+    return 1e6 * ours, 1e6 * theirs, 1e6 * seconds(lambda: whole @ vector, repeat=1, rounds=5) / count
 
 
 def crosssim(name: str) -> str | None:
@@ -267,17 +303,22 @@ def text(passes: int) -> str:
         live = crosssim(name)
         rows.append([name, f"**{1e6 * took:.3g}**", f"{live} (now)" if live else recorded, other, f"{target:g}",
                      "yes" if 1e6 * took <= target else "no", remark])
-    errors = peers_errors()
-    ours, theirs, speed = bandwidth()
+    errors, following = peers_errors(1.0), peers_errors(None)
     return "\n\n".join([
         f"NumPy's bare product of one such matrix and vector took {bare:.1f} µs in this run, and 4.2 µs when the "
         "others were recorded.",
         table(["case", "analogpde, µs", "CrossSim, µs", "aihwkit, µs", "target, µs", "met", ""], rows),
-        table(["relative error with CrossSim's cells", "analogpde", "CrossSim", "difference"],
-              [[name, f"{error:.4f}", f"{CROSSSIM_ERRORS[name]:.3f}", f"{error / CROSSSIM_ERRORS[name] - 1:+.1%}"]
-               for name, error in errors.items()]),
-        f"600 tiles, more than the caches hold: {ours:.2g} µs a product with programming error and converters, "
-        f"{speed:.1f} GB/s of cells; NumPy's bare batched product of the same matrices takes {theirs:.2g} µs."])
+        table(["relative error with CrossSim's cells", "analogpde, ADCs calibrated", "CrossSim", "difference",
+               "ADCs that follow each vector"],
+              [[name, f"{error:.4f}", f"{CROSSSIM_ERRORS[name]:.3f}", f"{error / CROSSSIM_ERRORS[name] - 1:+.1%}",
+                f"{following[name]:.4f}"] for name, error in errors.items()]),
+        table(["tiles", "analogpde, programming error and converters", "NumPy's bare product of the same tiles",
+               "one bare GEMV over the same memory"], [streamed(tiles) for tiles in STREAMED])])
+
+
+def streamed(tiles: int) -> list[str]:
+    """Return a row of the table of many tiles."""
+    return [f"{tiles:,}"] + [f"{took:.2g} µs a tile, {4e-3 * TILE**2 / took:.2g} GB/s" for took in bandwidth(tiles)]
 
 
 def main() -> int:

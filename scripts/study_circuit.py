@@ -78,6 +78,7 @@ class Tile:
         chip, g, pole = self.chip, self.ideal * self.unit, self.chip.inverter.gain_bandwidth
         return inv_tile(np.maximum(g, 0), np.maximum(-g, 0), self.input * self.unit, Parts(
             gain=chip.amplifier.gain or gain, gain_bandwidth=chip.amplifier.gain_bandwidth or np.inf, swing=swing,
+            second_pole=chip.amplifier.second_pole or np.inf,
             offset=self.spread.offset[0], input_conductance=chip.amplifier.input_conductance or 0.0,
             inverter_gain=chip.inverter.gain or (gain if pole else None), inverter_bandwidth=pole or np.inf,
             inverter_offset=self.spread.inverter_offset[0], ratio=self.spread.ratio[0], row=chip.wire.row or 0.0,
@@ -136,8 +137,9 @@ def settling(axes: Any) -> str:
                                         amplifier_gain=1e5)
     rows = []
     cases = {"ideal inverters": {}, "inverters ten times faster": {"inverter_gain_bandwidth": 10 * BANDWIDTH},
-             "inverters of the same op-amp": {"inverter_gain_bandwidth": BANDWIDTH}}
-    for (name, poles), color in zip(cases.items(), ("ours", "other", "published"), strict=True):
+             "inverters of the same op-amp": {"inverter_gain_bandwidth": BANDWIDTH},
+             "second pole at a fifth of 1 MHz": {"second_pole": 0.2 * BANDWIDTH}}
+    for (name, poles), color in zip(cases.items(), ("ours", "other", "published", "grey"), strict=True):
         chip = quiet.replace(**poles)
         tile = Tile(laplacian(4, 8), chip)
         values, modes = np.linalg.eig(tile.matrix / tile.loop.load[0][:, None])

@@ -41,7 +41,7 @@ from analogpde.cost.model import (
 
 DATA, PAGE = ROOT / "docs" / "cost.json", ROOT / "docs" / "cost.md"
 CHIP = "rram128"
-WRITTEN = ("cells_written", "tiles_programmed", "tiles_reprogrammed")
+WRITTEN = ("cells_written", "tiles_programmed", "tiles_reprogrammed", "write_pulses", "pulses_in_turn")
 Case = dict[str, Any]
 
 

@@ -1,10 +1,11 @@
 """Make docs/images/faults.png and the tables of docs/faults.md: iterations against faults and age of the chip.
 
-    .venv/bin/python scripts/study_faults.py [--quick] [--page]
+    .venv/bin/python scripts/study_faults.py [--quick] [--missing] [--page]
 
 Each case reaches FP32 or is refused with a reason. One that is called converged and is further than 2^-23 from the FP64
 solution ends the script with exit code 1. --quick takes two rates of each kind and only prints; a full run takes some
-minutes on one core and writes docs/faults.json. --page makes figure and tables from that file.
+minutes on one core and writes docs/faults.json. --missing runs what is not in that file; --page makes figure and tables
+from it.
 """
 
 from __future__ import annotations
@@ -40,10 +41,14 @@ FAULTS = {  # options that take the rate, percent
     "stuck cells": (("stuck_low", 0.5), ("stuck_high", 0.5)),
     "dead rows and columns": (("dead_rows", 0.5), ("dead_columns", 0.5)),
     "dead tiles": (("dead_tiles", 1.0),),
+    "dead tiles, no spares": (("dead_tiles", 1.0),),
 }
-RATES = {"stuck cells": (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0), "dead rows and columns": (0.5, 1.0, 2.0, 5.0),
-         "dead tiles": (1.0, 2.0, 5.0, 10.0)}
-AGES = {"fresh": 0.0, "hour": 3600.0, "day": 86400.0, "month": 2.6e6, "year": 3.156e7}
+BESIDE = {"dead tiles, no spares": {"analog_spares": "0"}}
+RATES = {"stuck cells": (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 40.0),
+         "dead rows and columns": (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0),
+         "dead tiles": (1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0),
+         "dead tiles, no spares": (0.1, 0.5, 1.0, 2.0, 5.0)}
+AGES = {"fresh": 0.0, "hour": 3600.0, "day": 86400.0, "month": 2.6e6, "year": 3.156e7, "century": 3.156e9}
 CHIPS, AGEING = ("rram128", "pku2025"), ("rram128", "pku2025", "pcm", "fefet")
 
 
@@ -117,7 +122,7 @@ class Problem:
 
 def run(problem: Problem, name: str, chip: str, kind: str, amount: float) -> dict[str, Any]:
     """Run one case and return what became of it."""
-    options = {"analog_chip": chip}
+    options = {"analog_chip": chip} | BESIDE.get(kind, {})
     if kind == "age":
         options["analog_time"] = f"{amount:g}"
     for fault, share in FAULTS.get(kind, ()):
@@ -150,9 +155,15 @@ def tables(results: list[dict[str, Any]]) -> str:
         cells = [words_of(found.get((*column, "age" if age else "none", age))) for age in AGES.values()]
         lines.append(f"| {column[0]} | {column[1]} | " + " | ".join(cells) + " |")
     errors = [r["forward_error"] / FP32 for r in results if r["converged"]]
-    refused = sum(not r["converged"] for r in results)
+    refused = [r for r in results if not r["converged"]]
     lines += ["", f"{len(results)} cases: {len(errors)} reach FP32, with a forward error of at most "
-              f"{max(errors):.2g} · 2⁻²³; {refused} are refused."]
+              f"{max(errors):.2g} · 2⁻²³; {len(refused)} are refused."]
+    if refused:
+        lines += ["", "| refused | rates or age in seconds | cases | for example |", "| --- | --- | --- | --- |"]
+    for kind in dict.fromkeys(r["kind"] for r in refused):
+        mine = [r for r in refused if r["kind"] == kind]
+        amounts = ", ".join(f"{a:g}" for a in sorted({r["amount"] for r in mine}))
+        lines.append(f"| {kind} | {amounts}{'' if kind == 'age' else ' %'} | {len(mine)} | {mine[0]['reason']} |")
     return "\n".join(lines)
 
 
@@ -165,7 +176,7 @@ def figure(results: list[dict[str, Any]]) -> None:
     from matplotlib.lines import Line2D
 
     kinds = [*FAULTS, "age"]
-    plot, axes = plt.subplots(1, 4, figsize=(11, 3.6), sharey=True)
+    plot, axes = plt.subplots(1, len(kinds), figsize=(13, 3.6), sharey=True)
     problems, dashes = list(PROBLEMS), dict(zip(AGEING, ("-", "--", ":", "-."), strict=True))
     series = list(dict.fromkeys((r["problem"], r["chip"]) for r in results))
     top = 1.15 * max(r["iterations"] for r in results if r["converged"])
@@ -177,6 +188,8 @@ def figure(results: list[dict[str, Any]]) -> None:
                 continue
             x = [max(amount, 600.0) if kind == "age" else amount for amount, _ in mine]
             good = [(a, y) for a, (_, y) in zip(x, mine, strict=True) if y is not None]
+            if not good:
+                continue
             style = {"color": f"C{problems.index(column[0])}", "linestyle": dashes[column[1]]}
             axis.plot(*zip(*good, strict=True), marker="o", markersize=3, linewidth=1.2, **style)
             bad = [a for a, (_, y) in zip(x, mine, strict=True) if y is None]
@@ -185,10 +198,13 @@ def figure(results: list[dict[str, Any]]) -> None:
         axis.set_xlabel("percent" if kind != "age" else "", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
-    axes[3].set_xscale("log")
-    axes[3].set_xticks([600, *list(AGES.values())[1:]], ["fresh", "hour", "day", "month", "year"], fontsize=8)
-    axes[3].minorticks_off()
-    axes[0].set_ylim(0, 1.05 * top)
+    axes[-1].set_xscale("log")
+    axes[-1].set_xticks([600, *list(AGES.values())[1:]], [*AGES], fontsize=8, rotation=45)
+    axes[-1].minorticks_off()
+    axes[0].set_yscale("log")
+    axes[0].set_ylim(5, 1.2 * top)
+    axes[0].set_yticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+    axes[0].minorticks_off()
     axes[0].set_ylabel("iterations to FP32 (×: refused)", fontsize=8)
     handles = [Line2D([], [], color=f"C{i}", label=name) for i, name in enumerate(problems)]
     handles += [Line2D([], [], color="black", linestyle=dash, label=chip) for chip, dash in dashes.items()]
@@ -201,15 +217,18 @@ def main() -> int:
     """Run the cases, or make the page of those that were run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two rates of each kind, one problem; print only")
+    parser.add_argument("--missing", action="store_true", help="only cases that are not in docs/faults.json")
     parser.add_argument("--page", action="store_true", help="figure and tables from docs/faults.json, without running")
     arguments = parser.parse_args()
-    results: list[dict[str, Any]] = json.loads(DATA.read_text()) if arguments.page else []
+    kept = arguments.page or arguments.missing
+    results: list[dict[str, Any]] = json.loads(DATA.read_text()) if kept else []
     if not arguments.page:
-        wanted = cases(arguments.quick)
+        done = {(r["problem"], r["chip"], r["kind"], r["amount"]) for r in results}
+        wanted = [case for case in cases(arguments.quick) if case not in done]
         problems = {name: Problem(name) for name in dict.fromkeys(case[0] for case in wanted)}
         for case in wanted:
             results.append(run(problems[case[0]], *case))
-            print(f"{len(results)} of {len(wanted)}: {', '.join(map(str, case))}: {words_of(results[-1])} "
+            print(f"{len(results) - len(done)} of {len(wanted)}: {', '.join(map(str, case))}: {words_of(results[-1])} "
                   f"{results[-1]['reason']}", flush=True)
     wrong = [r for r in results if r["converged"] and not r["forward_error"] <= FP32]
     for case in wrong:

@@ -8,6 +8,7 @@ from analogpde.chip.converter import Converter
 from analogpde.chip.multiplier import Multiplier
 from analogpde.chip.presets import PRESETS, load
 from analogpde.chip.wire import Wire
+from analogpde.chip.writing import Writing
 
 __all__ = ["PRESETS", "Amplifier", "Cell", "Chip", "Converter", "Drift", "Faults", "Inverter", "Multiplier", "Source",
-           "Wire", "load"]
+           "Wire", "Writing", "load"]

@@ -79,6 +79,8 @@ class Faults:
     dead_rows: float | None = quantity("Row lines that are broken.", low=0.0, high=0.5, ideal=True, default=None)
     dead_columns: float | None = quantity("Column lines that are broken.", low=0.0, high=0.5, ideal=True, default=None)
     dead_tiles: float | None = quantity("Tiles that give no answer.", low=0.0, high=0.5, ideal=True, default=None)
+    spares: int = quantity("Spare tiles that a block may be moved to in turn, if its tile is dead or too faulty.",
+                           low=0, high=7, integer=True, default=7)
 
     def __post_init__(self) -> None:
         check(self, "faults.")

@@ -12,12 +12,15 @@ from analogpde.errors import InvalidInput
 class Amplifier:
     """The operational amplifier that closes the loop of a row (INV) or reads its current (MVM).
 
-    One pole: dv/dt = −2π GBW (u − offset) − (2π GBW / gain) v, u the voltage of its row node.
+    One pole: dv/dt = −2π GBW (u − offset) − (2π GBW / gain) v, u the voltage of its row node; or a second one behind
+    it.
     """
 
     gain: float | None = quantity("Open-loop gain at zero frequency.", low=10, high=1e9, ideal=True, default=None)
     gain_bandwidth: float | None = quantity("Gain–bandwidth product.", unit="Hz", low=1e3, high=1e12, ideal=True,
                                             default=None)
+    second_pole: float | None = quantity("Frequency of the amplifier's second pole.", unit="Hz", low=1e3, high=1e13,
+                                         ideal=True, default=None)
     offset: float | None = quantity("Standard deviation of the input offset voltage from one amplifier to the next.",
                                     unit="V", low=0.0, high=0.1, ideal=True, default=None)
     swing: float | None = quantity("Largest output voltage of either sign.", unit="V", low=1e-3, high=100.0, ideal=True,
@@ -31,6 +34,9 @@ class Amplifier:
 
     def __post_init__(self) -> None:
         check(self, "amplifier.")
+        if self.second_pole is not None and self.gain_bandwidth is None:
+            raise InvalidInput("amplifier.second_pole", self.second_pole, "nothing, while gain_bandwidth is ideal",
+                               "An amplifier of infinite bandwidth has no poles: give it a gain_bandwidth.")
         if self.settle_time is not None and self.gain_bandwidth is None:
             raise InvalidInput("amplifier.settle_time", self.settle_time, "nothing, while gain_bandwidth is ideal",
                                "An amplifier of infinite bandwidth has settled at once: give it a gain_bandwidth.")

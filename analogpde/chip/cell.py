@@ -56,6 +56,12 @@ class Cell:
         default="pair")
     slices: int = quantity("Cells in parallel, each of 2^−bits the weight of the one before, that count as one: for "
                            "cells of few bits.", low=1, high=8, integer=True, default=1)
+    level_spacing: str = choice(
+        "How the levels lie between the smallest and the largest conductance. linear: equal distances; geometric: "
+        "equal ratios, from conductance_min.", ("linear", "geometric"), default="linear")
+    level_list: tuple[float, ...] | None = coefficients(
+        "Conductances of the 2^bits levels, ascending, from conductance_min (zero if ideal) to conductance_max. Ideal: "
+        "as level_spacing says.", unit="S", most=256)
 
     def __post_init__(self) -> None:
         check(self, "cell.")
@@ -76,6 +82,7 @@ class Cell:
             value = getattr(self, name)
             if value is not None and value >= 0.9 * self.conductance_max:
                 raise InvalidInput(f"cell.{name}", value, f"below 0.9 of conductance_max, {self.conductance_max:g} S")
+        self._check_levels()
         if self.off_conductance is None and (self.off_error or self.off_read_noise):
             raise InvalidInput("cell.off_conductance", None, "a conductance, if off cells have errors")
 
@@ -84,9 +91,40 @@ class Cell:
         """Nonzero levels of one polarity, 2^bits − 1 (None: continuous)."""
         return None if self.bits is None else 2**self.bits - 1
 
+    def _check_levels(self) -> None:
+        """Refuse levels that do not fit the window, or what is not written for uneven ones."""
+        lowest = self.conductance_min or 0.0
+        if self.level_list is not None:
+            levels = np.array(self.level_list)
+            fits = self.bits is not None and len(levels) == 2**self.bits and (np.diff(levels) > 0).all()
+            if not fits or not np.allclose(levels[[0, -1]], [lowest, self.conductance_max], rtol=1e-9, atol=1e-18):
+                raise InvalidInput("cell.level_list", self.level_list, "2^bits ascending conductances from "
+                                   f"{lowest:g} to {self.conductance_max:g} S", "They begin at conductance_min and end "
+                                   "at conductance_max.")
+            if self.level_spacing != "linear":
+                raise InvalidInput("cell.level_spacing", self.level_spacing, "linear beside a level_list")
+        elif self.level_spacing == "geometric" and (self.bits is None or not lowest):
+            raise InvalidInput("cell.level_spacing", self.level_spacing, "linear without bits and a conductance_min",
+                               "Equal ratios need a number of levels and a smallest conductance above zero.")
+        if self.places is not None and self.sign_mapping == "bias":
+            raise InvalidInput("cell.sign_mapping", "bias", "pair for levels that are not evenly spaced",
+                               "A bias column shifts levels: the sums are none of them.")
+
     @property
-    def level_spacing(self) -> float | None:
-        """Distance of two levels in S (None: continuous)."""
+    def places(self) -> NDArray[np.float64] | None:
+        """Places of the levels in the window, 0 … 1; None: evenly spaced, or continuous."""
+        if self.bits is None or (self.level_list is None and self.level_spacing == "linear"):
+            return None
+        lowest = self.conductance_min or 0.0
+        if self.level_list is not None:
+            levels = np.array(self.level_list)
+        else:
+            levels = lowest * (self.conductance_max / lowest) ** (np.arange(2**self.bits) / (2**self.bits - 1))
+        return (levels - lowest) / (self.conductance_max - lowest)
+
+    @property
+    def level_step(self) -> float | None:
+        """Mean distance of two levels in S (None: continuous)."""
         return None if self.levels is None else self.conductance_max * self.window / self.levels
 
     @property

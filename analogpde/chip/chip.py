@@ -17,33 +17,42 @@ from analogpde.chip.converter import Converter
 from analogpde.chip.fields import allowed, check, from_mapping, quantity, refuse_unknown
 from analogpde.chip.multiplier import Multiplier
 from analogpde.chip.wire import Wire
+from analogpde.chip.writing import Writing
 from analogpde.errors import AnalogError, InvalidInput, did_you_mean
 
 # The parts of a chip, and what a file may leave out of them: what it does not name is ideal.
 PARTS: dict[str, type] = {"cell": Cell, "dac": Converter, "adc": Converter, "amplifier": Amplifier,
                           "inverter": Inverter, "wire": Wire, "drift": Drift, "faults": Faults,
-                          "multiplier": Multiplier}
+                          "multiplier": Multiplier, "writing": Writing}
 # Names of overrides, options of the chip without `analog_`: the parts and fields that they set.
 OVERRIDES: dict[str, tuple[str, ...]] = {
     "tile_size": ("tile_size",), "cell_bits": ("cell.bits",), "programming_error": ("cell.programming_error",),
     "read_noise": ("cell.read_noise",), "dac_bits": ("dac.bits",), "adc_bits": ("adc.bits",),
     **{f"{part}_{name}": (f"{part}.{name}",) for part in ("dac", "adc") for name in ("range", "offset", "noise")},
+    "adc_calibrated": ("adc.calibrated",),
     "bound_repeats": ("bound_repeats",), "amplifier_gain": ("amplifier.gain",),
-    "gain_bandwidth": ("amplifier.gain_bandwidth",), "amplifier_offset": ("amplifier.offset",),
+    "gain_bandwidth": ("amplifier.gain_bandwidth",), "second_pole": ("amplifier.second_pole",),
+    "amplifier_offset": ("amplifier.offset",),
     "output_swing": ("amplifier.swing",), "input_conductance": ("amplifier.input_conductance",),
     "settle_time": ("amplifier.settle_time",), "compensate_gain": ("amplifier.compensated",),
     "inverter_gain": ("inverter.gain",), "inverter_gain_bandwidth": ("inverter.gain_bandwidth",),
     "inverter_offset": ("inverter.offset",), "inverter_mismatch": ("inverter.mismatch",),
     "wire_resistance": ("wire.row", "wire.column"), "wires": ("wire.elimination",),
-    **{name: (f"cell.{name}",) for name in ("programming_model", "off_conductance", "off_error", "sign_mapping")},
+    **{name: (f"cell.{name}",) for name in ("programming_model", "off_conductance", "off_error", "sign_mapping",
+                                              "level_spacing")},
     "time": ("drift.time",),
-    **{name: (f"faults.{name}",) for name in ("stuck_low", "stuck_high", "dead_rows", "dead_columns", "dead_tiles")},
+    **{name: (f"faults.{name}",)
+       for name in ("stuck_low", "stuck_high", "dead_rows", "dead_columns", "dead_tiles", "spares")},
+    "pulse_step": ("writing.step",), "pulse_spread": ("writing.spread",), "pulse_limit": ("writing.limit",),
+    "verify_tolerance": ("writing.tolerance",),
     **{f"mvm_{name}": (f"multiplier.{name}",)
        for name in ("cell_bits", "input_bits", "programming_error", "read_noise", "adc_bits", "order")},
 }
 # Overrides that take others' place: a constant error and one that depends on the conductance exclude each other.
 _REPLACED = {"programming_error": ("programming_model", "programming_polynomial"),
              "programming_model": ("programming_error", "programming_polynomial")}
+# Fields that mean nothing once an override has made their part ideal.
+_EMPTIED = {"pulse_step": ("spread", "tolerance")}
 
 
 def _complete(part: dict[str, Any], where: str, wanted: tuple[str, ...]) -> None:
@@ -86,6 +95,7 @@ class Chip:
         bound_repeats: see `quantity`.
         drift: what time does to the cells. faults: what does not work.
         multiplier: the bit-sliced arrays of the HP-MVM.
+        writing: how cells are written.
         sources: for each value (by dotted field name) where it comes from.
     """
 
@@ -105,6 +115,7 @@ class Chip:
     drift: Drift = field(default_factory=Drift)
     faults: Faults = field(default_factory=Faults)
     multiplier: Multiplier = field(default_factory=Multiplier)
+    writing: Writing = field(default_factory=Writing)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -115,6 +126,12 @@ class Chip:
             if not isinstance(getattr(self, part), kind):
                 raise InvalidInput(part, getattr(self, part), f"a {kind.__name__}")
         check(self, "")
+        if self.dac.calibrated is not None:
+            raise InvalidInput("dac.calibrated", self.dac.calibrated, "null", "It is a matter of the ADCs; inputs "
+                               "have a block exponent, and a DAC its range.")
+        if self.cell.places is not None and (self.faults.stuck_low or self.faults.stuck_high):
+            raise InvalidInput("cell.level_spacing", self.cell.level_spacing, "linear where cells are stuck",
+                               "Slices make up for stuck cells by even levels only.")
 
     @property
     def deterministic(self) -> bool:
@@ -132,6 +149,13 @@ class Chip:
     def lines(self) -> int:
         """Rows of the largest block that is planned for one tile: all of them, if none can be broken."""
         return self.faults.planned_lines(self.tile_size)
+
+    @property
+    def verify_tolerance(self) -> float:
+        """Distance from its target at which a cell is left, fraction of the largest conductance; 0: no loop."""
+        if self.writing.step is None:
+            return 0.0
+        return self.writing.tolerance or math.sqrt(3.0) * self.cell.typical_error
 
     @property
     def ideal_loop(self) -> bool:
@@ -230,12 +254,12 @@ class Chip:
             for target in targets:
                 part, _, attribute = target.rpartition(".")
                 change = {attribute: overrides[name]}
-                if overrides[name] is not None:
-                    replaced = tuple(other for other in _REPLACED.get(name, ())
-                                     if getattr(getattr(chip, part), other) is not None)
-                    change |= dict.fromkeys(replaced)
-                    for other in replaced:
-                        sources.pop(f"{part}.{other}", None)
+                group = _EMPTIED if overrides[name] is None else _REPLACED
+                replaced = tuple(other for other in group.get(name, ())
+                                 if getattr(getattr(chip, part), other) is not None)
+                change |= dict.fromkeys(replaced)
+                for other in replaced:
+                    sources.pop(f"{part}.{other}", None)
                 try:
                     if part:
                         change = {part: dataclasses.replace(getattr(chip, part), **change)}

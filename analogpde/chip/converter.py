@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analogpde.chip.fields import check, quantity
+from analogpde.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,15 @@ class Converter:
     noise: float | None = quantity("Standard deviation of the noise of one conversion, fraction of the full scale.",
                                    low=0.0, high=0.5, ideal=True, default=None)
 
+    calibrated: float | None = quantity(
+        "Full scale of the ADCs of an open-loop array, the same for all vectors: this many times its largest output "
+        "for random inputs at programming. Ideal: follows each shot.", low=0.1, high=10.0, ideal=True, default=None)
+
     def __post_init__(self) -> None:
         check(self, "converter.")
+        if self.calibrated is not None and self.range is not None:
+            raise InvalidInput("converter.calibrated", self.calibrated, "null beside a range",
+                               "Both set the full scale.")
 
     @property
     def codes(self) -> int:
@@ -37,4 +45,4 @@ class Converter:
     @property
     def rounds_only(self) -> bool:
         """Whether rounding is its only error."""
-        return self.range is None and not self.offset and not self.noise
+        return self.range is None and self.calibrated is None and not self.offset and not self.noise

@@ -40,9 +40,9 @@ def flag(meaning: str) -> Any:
     return dataclasses.field(default=False, metadata={"meaning": meaning, "flag": True, "ideal": False})
 
 
-def coefficients(meaning: str) -> Any:
-    """Declare a dataclass field that holds the coefficients of a polynomial, or None."""
-    return dataclasses.field(default=None, metadata={"meaning": meaning, "ideal": True, "numbers": True})
+def coefficients(meaning: str, *, unit: str = "", most: int = MOST_COEFFICIENTS) -> Any:
+    """Declare a dataclass field that holds up to `most` numbers, the coefficients of a polynomial say, or None."""
+    return dataclasses.field(default=None, metadata={"meaning": meaning, "unit": unit, "ideal": True, "numbers": most})
 
 
 def allowed(field: dataclasses.Field[Any]) -> str:
@@ -51,7 +51,7 @@ def allowed(field: dataclasses.Field[Any]) -> str:
     if "flag" in data:
         return "true | false"
     if "numbers" in data:
-        return f"1 to {MOST_COEFFICIENTS} numbers, or null"
+        return f"1 to {data['numbers']} numbers, or null"
     if "words" in data:
         return " | ".join(data["words"]) + (" | null (ideal)" if data["ideal"] else "")
     noun = "an integer" if data["integer"] else "a number"
@@ -77,7 +77,7 @@ def check(owner: Any, where: str) -> None:
                 raise InvalidInput(f"{where}{field.name}", value, allowed(field))
             continue
         if "numbers" in data:
-            good = isinstance(value, list | tuple) and 0 < len(value) <= MOST_COEFFICIENTS and all(
+            good = isinstance(value, list | tuple) and 0 < len(value) <= data["numbers"] and all(
                 isinstance(c, Real) and not isinstance(c, bool) and math.isfinite(c) for c in value)
             if not good:
                 raise InvalidInput(f"{where}{field.name}", value, allowed(field))

@@ -14,6 +14,7 @@ from analogpde.chip.cell import Cell
 from analogpde.chip.chip import Chip, Source
 from analogpde.chip.converter import Converter
 from analogpde.chip.error_models import MODELS
+from analogpde.chip.writing import Writing
 from analogpde.errors import InvalidInput, did_you_mean
 
 _PKU = "Zuo et al., Nature Electronics 2025, doi:10.1038/s41928-025-01477-0"
@@ -29,13 +30,26 @@ _COMMON = {
     "wire.elimination": Source("a matter of the emulator: exact where that is affordable", "assumed"),
     "cell.sign_mapping": Source("differential pairs; accounts of the 2025 paper name them and a bias column, "
                                 "-analog_sign_mapping bias", "second-hand"),
+    "cell.level_spacing": Source("no account of a chip says; verify loops are mostly set to equal distances",
+                                 "assumed"),
     "cell.slices": Source("one cell a slice: by definition of a slice", "assumed"),
     "drift.start": Source("one second: the time after which RRAM statistics are commonly given (Wan et al. 2022)",
                           "second-hand"),
+    "faults.spares": Source("as many as the emulator tries; no account of a chip says", "assumed"),
+    "writing.limit": Source("far above what working cells take: the number only prices stuck ones", "assumed"),
     "multiplier.cell_bits": Source(f"24 bits in 8 slices of 3; {_INTERVIEW}; {_PKU}", "published"),
     "multiplier.input_bits": Source("slices of the input as wide as those of the matrix", "assumed"),
     "multiplier.order": Source(f"in parallel or in turn, both are named; {_INTERVIEW}. Slice products are taken as "
                                "read to the last digit", "published"),
+}
+
+# The write–verify loop of filamentary RRAM.
+_RRAM_WRITING = Writing(step=0.07, spread=0.037)
+_RRAM_WRITTEN = {
+    "writing.step": Source("such that cells spread over 16 levels take NeuRRAM's 8.5 pulses within ±2.5 % of the "
+                           "window (8.52 µs a cell at 1 µs a pulse: CiMLoop's model of Wan et al. 2022; ±1 µS of 40 "
+                           "µS: from memory)", "assumed"),
+    "writing.spread": Source("3.7 % cycle to cycle, TaOx/HfOx cells of MELISO+'s device files", "published"),
 }
 
 IDEAL = Chip(
@@ -57,8 +71,10 @@ PKU2025 = Chip(
     dac=Converter(bits=4),
     adc=Converter(bits=4),
     drift=Drift(relaxation=0.0065),
+    writing=_RRAM_WRITING,
     sources={
         **_COMMON,
+        **_RRAM_WRITTEN,
         "drift.relaxation": Source(f"not in the accounts of the paper; that of {_WAN}, as in rram128", "assumed"),
         "tile_size": Source("announced next size (demonstrated: 16×16 on 8×8 arrays); interview with the authors",
                             "published"),
@@ -81,8 +97,10 @@ RRAM128 = Chip(
     dac=Converter(bits=6),
     adc=Converter(bits=8),
     drift=Drift(relaxation=0.0065),
+    writing=_RRAM_WRITING,
     sources={
         **_COMMON,
+        **_RRAM_WRITTEN,
         "drift.relaxation": Source("deviation at 10 µS grows from 2.26 µS after 1 s to 3.72 µS after a day, of 40 µS "
                                    f"({_WAN}; fit of aihwkit's ReRamWan2022NoiseModel); the growth is put down to "
                                    "ln t", "second-hand"),
@@ -122,8 +140,10 @@ PKU2019 = Chip(
     title="The first one-step solver: 3×3 crosspoint array, no converters, one shot with about 1 % error.",
     tile_size=3,
     cell=Cell(programming_error=0.01, conductance_max=100e-6),
+    writing=_RRAM_WRITING,
     sources={
         **_COMMON,
+        **_RRAM_WRITTEN,
         "tile_size": Source("3×3 array; Sun et al., PNAS 116:4123 (2019). Too small for a PDE: -analog_tile_size 64 "
                             "asks what its cells would do on a larger one", "second-hand"),
         "cell.programming_error": Source(f"the single shot is quoted with about 1 % error ({_INTERVIEW}); all of it is "
@@ -162,8 +182,12 @@ PCM = Chip(
     dac=Converter(bits=8),
     adc=Converter(bits=8),
     drift=Drift(start=20.0, exponent=0.049, spread=0.010),
+    writing=Writing(step=0.25, spread=0.05),
     sources={
         **_COMMON,
+        "writing.step": Source("iterative programming reaches most levels in a few partial pulses", "assumed"),
+        "writing.spread": Source("about the programming error of a single pulse, 4–8 % (aihwkit PCMLikeNoiseModel "
+                                 "gives what is left after the loop)", "assumed"),
         "tile_size": Source("256×256, the arrays of IBM's PCM chips (Le Gallo et al., Nature Electronics 2023)",
                             "second-hand"),
         "cell.bits": Source("16 levels; PCM cells are programmed iteratively to any conductance", "assumed"),
@@ -193,7 +217,9 @@ MRAM = Chip(
         **_COMMON,
         "tile_size": Source("array size common to published macros", "assumed"),
         "cell.bits": Source("parallel and antiparallel: two states", "published"),
-        "cell.slices": Source("four binary cells make the 16 levels of rram128", "assumed"),
+        "cell.level_spacing": Source("no account of a chip says; verify loops are mostly set to equal distances",
+                                 "assumed"),
+    "cell.slices": Source("four binary cells make the 16 levels of rram128", "assumed"),
         "cell.programming_model": Source("error in proportion to the cell's own conductance, for there is no verify "
                                          "loop: geometry scatters", "assumed"),
         "cell.programming_polynomial": Source("resistances scatter by 3–5 %", "assumed"),
@@ -213,8 +239,12 @@ FEFET = Chip(
     dac=Converter(bits=6),
     adc=Converter(bits=8),
     drift=Drift(relaxation=0.001),
+    writing=Writing(step=0.1, spread=0.05),
     sources={
         **_COMMON,
+        "writing.step": Source("ten pulses over the window, as amplitude staircases have", "assumed"),
+        "writing.spread": Source("5 % cycle to cycle, the AlOx/HfO2 cells of MELISO+'s device files; none for FeFETs",
+                                 "assumed"),
         "tile_size": Source("array size common to published macros", "assumed"),
         "cell.bits": Source("1–5 bits are reported; 3 taken", "assumed"),
         "cell.programming_error": Source("thresholds scatter by 50–100 mV; 3 % after a verify loop taken", "assumed"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 
 
 @dataclass
@@ -24,6 +24,11 @@ class Ledger:
         host_bytes: bytes those operations move, counted as if nothing stayed in a cache.
         tiles_replaced: tiles written on a spare tile, because the first one is dead or too faulty.
         mvm_slices_saved: products of slices that a progressive residual did without.
+        write_pulses: write–verify pulses of the cells written, each followed by a read.
+        pulses_in_turn: of these, one after the other: the slowest cell's of each row of a tile, added up over rows and
+            tiles; without the multiplier's arrays, which are written beside.
+        mvm_rounds: settlings of the multiplier one after the other: the input slices of a product, or one if each has
+            arrays of its own; added up over ranks.
         tiles_multiplexed: tiles written again because the chip has too few of them and blocks take turns.
         inv_repeats: of the INV shots, those repeated with half the input because a line had clipped.
         settling_seconds: time that the INV shots need to settle, added up over tiles; zero for amplifiers without a
@@ -57,17 +62,24 @@ class Ledger:
     rank_bytes: int = 0
     tiles_replaced: int = 0
     mvm_slices_saved: int = 0
+    write_pulses: int = 0
+    pulses_in_turn: int = 0
+    mvm_rounds: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
-        return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        theirs = vars(other)
+        return Ledger(**{name: count + theirs[name] for name, count in vars(self).items()})
 
     def __sub__(self, other: Ledger) -> Ledger:
-        return Ledger(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        theirs = vars(other)
+        return Ledger(**{name: count - theirs[name] for name, count in vars(self).items()})
 
     def add(self, other: Ledger) -> None:
         """Add `other` to this ledger in place."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        counts = vars(self)  # not `fields`: this is called after every shot of a bank
+        for name, count in vars(other).items():
+            if count:
+                counts[name] += count
 
     def as_dict(self) -> dict[str, float]:
         """Return the counts by name, as the report stores them."""

@@ -116,15 +116,19 @@ def analog_energy(run: Run, memory: str, values: Values) -> dict[str, float]:
 
 def programming_energy(run: Run, values: Values) -> float:
     """Return the energy of writing the cells, J."""
-    return run.operations.cells_written * values["pulses"] * values["pulse_energy"]
+    return run.operations.write_pulses * values["pulses"] * values["pulse_energy"]
 
 
 def programming_time(run: Run, values: Values) -> float:
-    """Return the time of writing, s: the rows of a tile one after the other, all tiles at once, those in turn after."""
+    """Return the time of writing, s: the rows of a tile one after the other, all tiles at once, those in turn after.
+
+    A row takes as many pulses as its slowest cell.
+    """
     o = run.operations
+    of_tile = o.pulses_in_turn / max(1, o.tiles_programmed)
     again = o.tiles_reprogrammed / max(1, o.tiles_programmed)
     turns = run.programmings * (1.0 + again) + o.tiles_multiplexed / run.ranks
-    return run.tile * values["pulses"] * values["pulse_time"] * turns
+    return of_tile * values["pulses"] * values["pulse_time"] * turns
 
 
 def analog_time(run: Run, memory: str, values: Values) -> dict[str, float]:
@@ -138,6 +142,8 @@ def analog_time(run: Run, memory: str, values: Values) -> dict[str, float]:
     return {
         "settling": o.round_settlings / run.ranks * slow + products * v["mvm_settling"],
         "converters": rounds * v["adc_share"] * v["adc_time"],
+        # a slice of the input settles, is converted, and the next one follows
+        "multiplier": o.mvm_rounds / run.ranks * (v["mvm_settling"] + v["adc_share"] * v["adc_time"]),
         "host": host(run, memory, values)[1],
         "ranks": 0.0 if run.ranks == 1 else rounds * MESSAGE,
     }
@@ -247,7 +253,7 @@ def estimate(run: Run) -> dict[str, Any]:
         "energy": {memory: analog_energy(run, memory, NOMINAL) for memory in MEMORIES},
         "seconds": {memory: analog_time(run, memory, NOMINAL) for memory in MEMORIES},
         "programming": {"energy": programming_energy(run, NOMINAL), "seconds": programming_time(run, NOMINAL),
-                        "pulses": run.operations.cells_written * NOMINAL["pulses"]},
+                        "pulses": run.operations.write_pulses},
         "area": analog_area(run, NOMINAL),
         "digital": {"gpu": {"energy": gpu_energy, "seconds": gpu_time},
                     "sram": {"energy": sram_energy, "seconds": sram_time, "set_up": made}},

@@ -144,8 +144,22 @@ def check_animation(kind: str) -> None:
         return
     if not available():
         raise InvalidInput("-animation", kind, "none where matplotlib is missing", "pip install matplotlib.")
-    if kind == "mp4" and shutil.which("ffmpeg") is None:
-        raise InvalidInput("-animation", kind, "none | gif where the program ffmpeg is missing")
+    if kind == "mp4" and ffmpeg() is None:
+        raise InvalidInput("-animation", kind, "none | gif where the program ffmpeg is missing",
+                           "pip install imageio-ffmpeg brings it.")
+
+
+def ffmpeg() -> str | None:
+    """Return the path of the program ffmpeg, the system's or the one in the package imageio-ffmpeg; None without."""
+    found = shutil.which("ffmpeg")
+    if found is None:
+        try:
+            import imageio_ffmpeg
+
+            found = str(imageio_ffmpeg.get_ffmpeg_exe())
+        except (ImportError, RuntimeError):  # the package is not there, or has no binary for this machine
+            return None
+    return found
 
 
 def animate(path: Path, frames: Sequence[Path]) -> None:
@@ -164,8 +178,9 @@ def animate(path: Path, frames: Sequence[Path]) -> None:
         return
     width, height = (size - size % 2 for size in pictures[0].size)  # as the codec wants it
     program = subprocess.Popen(
-        ["ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r",
-         str(FRAMES_PER_SECOND), "-i", "-", "-pix_fmt", "yuv420p", str(path)], stdin=subprocess.PIPE)
+        [ffmpeg() or "ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s",
+         f"{width}x{height}", "-r", str(FRAMES_PER_SECOND), "-i", "-", "-pix_fmt", "yuv420p", str(path)],
+        stdin=subprocess.PIPE)
     assert program.stdin is not None
     for picture in pictures:
         program.stdin.write(picture.crop((0, 0, width, height)).tobytes())

@@ -26,6 +26,10 @@ STABLE = 0.55
 """Largest advective frequency times dt for which no wave grows, whatever its gravity-wave frequency, where the depth
 is between 0.3 and 1.2 times the reference depth; `amplification` shows it."""
 
+VISCOUS = 1 / 3
+"""Largest rate of an explicit damping times dt: half of what is stable without advection, |1 + λ (7/4 − …)| ≤ 1 for
+λ ≥ −2/3."""
+
 ADVECTION = {1: math.sqrt(3.0), 2: 3 * math.sqrt(2.0)}
 """Largest frequency of u ∂/∂x in units of u/d, d the length of a cell, by degree of the elements (Bloch waves on the
 line; Galerkin with the consistent mass matrix)."""
@@ -34,8 +38,8 @@ DIFFUSION = {1: 2 * math.sqrt(3.0), 2: 2 * math.sqrt(15.0)}
 """Root of the largest eigenvalue of −∂²/∂x² in units of 1/d, likewise: c times it is the fastest gravity wave."""
 
 
-def amplification(advective: float, gravity: float, ratio: float, *, damping: float = 0.0,
-                  explicit: Sequence[float] = EXPLICIT, implicit: Sequence[float] = IMPLICIT) -> float:
+def amplification(advective: float, gravity: float, ratio: float, *, explicit: Sequence[float] = EXPLICIT,
+                  implicit: Sequence[float] = IMPLICIT) -> float:
     """Return the largest amplification factor of one step, by von Neumann's analysis.
 
     The waves are those of the linear shallow-water equations on a current, one wave number k:
@@ -46,12 +50,11 @@ def amplification(advective: float, gravity: float, ratio: float, *, damping: fl
         advective: k u dt.
         gravity: k √(g H) dt.
         ratio: h₀/H.
-        damping: rate of an explicit damping of both, times dt (upwinding of the vorticity, say).
         explicit, implicit: weights of the scheme, newest first.
     """
     wave = np.array([[0, -gravity], [gravity, 0]], dtype=complex)
     rest = np.array([[0, -(ratio - 1) * gravity], [0, 0]], dtype=complex)
-    slow = (1j * advective - damping) * np.eye(2) + rest
+    slow = 1j * advective * np.eye(2) + rest
     return float(np.abs(np.linalg.eigvals(companion(slow, wave, explicit, implicit))).max())
 
 
@@ -74,16 +77,42 @@ def companion(slow: NDArray, fast: NDArray, explicit: Sequence[float] = EXPLICIT
     return step
 
 
-def scan(advective: Sequence[float], gravity: Sequence[float], ratios: Sequence[float], *,
-         upwind: float = 0.0) -> NDArray:
+def scan(advective: Sequence[float], gravity: Sequence[float], ratios: Sequence[float]) -> NDArray:
     """Return the amplification (len(ratios), len(advective)), the largest over `gravity`.
 
     Args:
         advective, gravity, ratios: arguments of `amplification`.
-        upwind: the damping is this times the square of `advective`, as of an upwinding by `upwind` time steps.
     """
-    return np.array([[max(amplification(a, w, r, damping=upwind * a * a) for w in gravity) for a in advective]
-                     for r in ratios])
+    return np.array([[max(amplification(a, w, r) for w in gravity) for a in advective] for r in ratios])
+
+
+ELEMENTS = {1: (np.array([[2, 1], [1, 2]]) / 6, np.array([[-1, 1], [-1, 1]]) / 2, np.array([[1.0, -1], [-1, 1]])),
+            2: (np.array([[4, 2, -1], [2, 16, 2], [-1, 2, 4]]) / 30,
+                np.array([[-3, 4, -1], [-4, 0, 4], [1, -4, 3]]) / 6,
+                np.array([[7, -8, 1], [-8, 16, -8], [1, -8, 7]]) / 3)}
+"""(φᵢ, φⱼ), (φᵢ, φⱼ') and (φᵢ', φⱼ') of a cell of length 1, by degree."""
+
+
+def upwinded(advective: float, upwind: float, degree: int) -> float:
+    """Return the largest amplification of Bloch waves of u ∂/∂x on the line, upwinded by orthogonal subscales.
+
+    These are damped by M⁻¹ (K − Cᵀ M⁻¹ C) τ u², of eigenvalues up to that of `DIFFUSION`: explicitly, so that too much
+    of it is unstable.
+
+    Args:
+        advective: largest frequency of u ∂/∂x times dt, as in `ADVECTION`.
+        upwind: τ in units of d/(2 p |u|), d the length of a cell and p the degree.
+        degree: 1 or 2.
+    """
+    largest, cells = 0.0, advective / ADVECTION[degree]  # cells that the current passes in dt
+    for phase in np.linspace(0, np.pi, 25):
+        ends = np.zeros((degree + 1, degree), complex)  # the last node of a cell is the first of the next
+        ends[:degree], ends[degree, 0] = np.eye(degree), np.exp(1j * phase)
+        mass, slope, stiffness = (ends.conj().T @ part @ ends for part in ELEMENTS[degree])
+        unresolved = stiffness - slope.conj().T @ np.linalg.solve(mass, slope)
+        slow = -cells * np.linalg.solve(mass, slope + upwind / (2 * degree) * unresolved)
+        largest = max(largest, np.abs(np.linalg.eigvals(companion(slow, np.zeros_like(slow)))).max())
+    return float(largest)
 
 
 def default_step(speed: float, size: float, degree: int, total: float) -> float:

@@ -20,22 +20,28 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 from petsc4py import PETSc
 
+from analogpde.errors import InvalidInput
 from analogpde.fem import tangent
 from analogpde.fem.forms import matrix, zero_vector
-from analogpde.fem.multistep import ADVECTION, DIFFUSION, EXPLICIT, IMPLICIT
+from analogpde.fem.multistep import ADVECTION, DIFFUSION, EXPLICIT, IMPLICIT, VISCOUS
 from analogpde.fem.run import Run
 from analogpde.fem.sphere import create_sphere
 from analogpde.fem.sphere_cases import GRAVITY, RADIUS, Case, Field
-from analogpde.fem.system import LinearSystem
+from analogpde.fem.unknown import Unknown
 
-UPWIND = 0.5
-"""Upwinding of the vorticity, in time steps: η* = η − τ (u·∇η − q), q the projection of u·∇η on the elements' space.
+UPWIND = 0.25
+"""Upwinding of the vorticity: η* = η − √τ (√τ u·∇η − q), τ = UPWIND · d/(2 p |u|), q the projection of √τ u·∇η on the
+elements' space; d is the height of the cell and p the degree of the elements.
 
-With q = 0 this is the anticipated potential vorticity method of Sadourny and Basdevant (Journal of the Atmospheric
-Sciences 42, 1985), which takes enstrophy out of all scales; what a projection leaves is only what the mesh cannot show
-(orthogonal subscales: Codina, Computer Methods in Applied Mechanics and Engineering 191, 2002). It is of second order
-in the size of the cells where the field is smooth, always takes enstrophy out, and, being in both equations, does no
-work."""
+What a projection leaves is only what the mesh cannot show (orthogonal subscales: Codina, Computer Methods in Applied
+Mechanics and Engineering 191, 2002; d/(2 p |u|) is his τ of pure advection). It is of second order in the size of the
+cells where the field is smooth, always takes enstrophy out, as ‖√τ u·∇η − q‖², and, being in both equations, does no
+work. With q = 0 it is the anticipated potential vorticity method of Sadourny and Basdevant (Journal of the Atmospheric
+Sciences 42, 1985), which takes enstrophy out of all scales. Half of Codina's τ is the most that leaves the limit of the
+time step as it is without (`multistep.STABLE`; scripts/scan_stability.py)."""
+
+CLOSURES = ("subscales", "anticipated")
+"""Whether q is the projection or 0."""
 
 
 @dataclass(frozen=True)
@@ -61,45 +67,11 @@ class Diagnostics:
     gravity: float
 
 
-class Unknown:
-    """A nodal field that a system is solved for again and again. Its guess is extrapolated in time.
-
-    Args:
-        space: of the field.
-        name: of the field.
-        system: its linear system.
-    """
-
-    ORDER = 2
-
-    def __init__(self, space: fem.FunctionSpace, name: str, system: LinearSystem) -> None:
-        self.function = fem.Function(space, name=name)
-        self.system = system
-        self.past: list[NDArray] = []  # of owned unknowns, newest first
-
-    @property
-    def values(self) -> NDArray:
-        """Owned values; a view."""
-        return self.function.x.petsc_vec.array
-
-    def solve(self, b: PETSc.Vec) -> None:
-        """Solve A x = b. Collective."""
-        x = self.function.x.petsc_vec
-        past = self.past
-        if len(past) == 2:
-            x.array[:] = 2 * past[0] - past[1]
-        elif len(past) == 3:
-            x.array[:] = 3 * (past[0] - past[1]) + past[2]
-        self.system.solve(b, x)
-        self.function.x.scatter_forward()
-        self.past = [x.array.copy(), *past[: self.ORDER]]
-
-
 class ShallowWater:
     """The semi-discrete equations and their time stepping by AM2*–AX2* (`multistep`). Collective.
 
     A step takes six solves with three constant matrices: S ψ = −Z, S χ = −D; the Helmholtz equation
-    (M + (¾ dt)² g H S) h = …; M ζ = Z, M q = (u·∇η, w) and M K = (½|u|², w).
+    (M + (¾ dt)² g H S) h = …; M ζ = Z, M q = (√τ u·∇η, w) and M K = (½|u|², w).
 
     Args:
         run: the run.
@@ -108,12 +80,19 @@ class ShallowWater:
         degree: of the Lagrange elements, 1 or 2.
         dt: time step in s.
         depth: reference depth H in m; None: the largest of the initial state.
-        upwind: see UPWIND.
+        upwind: see UPWIND; 0 is no closure.
+        closure: of CLOSURES.
+        viscosity: ν in m²/s of ν ∇²ζ.
+
+    Raises:
+        InvalidInput: the viscosity, which is explicit, is too large for the time step.
     """
 
     def __init__(self, run: Run, case: Case, level: int, degree: int, dt: float, depth: float | None = None,
-                 upwind: float = UPWIND) -> None:
-        self.comm, self.dt, self.degree, self.upwind, self._run = run.comm, dt, degree, upwind * dt, run
+                 upwind: float = UPWIND, closure: str = CLOSURES[0], viscosity: float = 0.0) -> None:
+        self.comm, self.dt, self.degree, self._run = run.comm, dt, degree, run
+        self.viscosity = viscosity
+        self.upwind, self.projects = upwind / (2 * degree), upwind > 0 and closure == "subscales"
         self.mesh = create_sphere(run.comm, level, RADIUS)
         self.space = space = fem.functionspace(self.mesh, ("Lagrange", degree))
         self.ground = self.interpolate(case.mountain, "mountain")
@@ -128,6 +107,11 @@ class ShallowWater:
             self.stiffness.setNullSpace(constants)
             self.stiffness.setNearNullSpace(constants)
             self.cells = tangent.tabulate(space, quadrature)
+        self.smallest_height = run.comm.allreduce(float(self.cells.height.min(initial=np.inf)), MPI.MIN)
+        most = VISCOUS / (DIFFUSION[degree] ** 2 * dt) * self.smallest_height**2
+        if viscosity > most:
+            raise InvalidInput("-viscosity", viscosity, f"at most {most:.3g} m²/s with -dt {dt:g}",
+                               "It is explicit: take smaller steps.")
         start = self.interpolate(case.depth, "depth")
         self.reference = depth or float(start.x.petsc_vec.max()[1])
         self.implicit = IMPLICIT[0] * dt
@@ -146,7 +130,6 @@ class ShallowWater:
         self.unknowns = (self.streamfunction, self.potential, self.vorticity, self.kinetic, self.advection, self.depth)
         self.absolute = fem.Function(space, name="absolute_vorticity")
         self._b, self._product = zero_vector(space), zero_vector(space)
-        self.smallest_height = run.comm.allreduce(float(self.cells.height.min(initial=np.inf)), MPI.MIN)
         size = len(self._b.array)
         self.state = np.zeros((3, size))
         """Z, D and Y, owned entries."""
@@ -180,7 +163,7 @@ class ShallowWater:
         self._without_means(self.state)
         self.depth.values[:] = depth.x.petsc_vec.array
         self.depth.function.x.scatter_forward()
-        self.depth.past = [self.depth.values.copy()]
+        self.depth.begin([self.depth.values.copy()])
         self.vorticity.values[:] = fields[0].x.petsc_vec.array  # a guess
         ones.destroy()
 
@@ -212,12 +195,12 @@ class ShallowWater:
     def tendency(self) -> NDArray:
         """Return the explicit tendencies (3, owned) of the state just diagnosed."""
         cells = self.cells
-        basis = (cells.dofs, cells.basis, cells.gradient, cells.weight)
+        basis = (cells.dofs, cells.basis, cells.gradient, cells.weight, cells.height)
         flow = (self.streamfunction.function.x.array, self.potential.function.x.array, self.absolute.x.array)
-        if self.upwind:
+        if self.projects:
             with self._run.assembling():
                 total = np.zeros(len(self.absolute.x.array))
-                tangent.advection(*basis, *flow, total)
+                tangent.advection(*basis, *flow, self.upwind, total)
                 total = self._collect(total)
             self._solve(self.advection, total)
         with self._run.assembling():
@@ -227,6 +210,8 @@ class ShallowWater:
             rows = [self._collect(row) for row in sums]
         self._solve(self.kinetic, rows[3])
         rows[1] += self.times(self.stiffness, self.kinetic.values + GRAVITY * self.ground.x.petsc_vec.array)
+        if self.viscosity:
+            rows[0] -= self.viscosity * self.times(self.stiffness, self.vorticity.values)
         return np.array(rows[:3])
 
     def _collect(self, sums: NDArray) -> NDArray:
@@ -327,7 +312,7 @@ class ShallowWater:
             if name in named:
                 unknown.values[:] = named[name]
                 unknown.function.x.scatter_forward()
-        self.depth.past = [self.depth.values.copy()]
+        self.depth.begin([self.depth.values.copy()])
 
     def restore(self, named: dict[str, NDArray]) -> None:
         """Put back what `fields` returned."""
@@ -339,10 +324,7 @@ class ShallowWater:
 
         self.state = np.array([named[name] for name in ("Z", "D", "Y")])
         for unknown in self.unknowns:
-            unknown.past = [values[0] for values in ages([unknown.function.name])]
-            if unknown.past:
-                unknown.values[:] = unknown.past[0]
-                unknown.function.x.scatter_forward()
+            unknown.begin([values[0] for values in ages([unknown.function.name])])
         self.past_tendencies = [np.array(rows) for rows in ages(["slope0", "slope1", "slope2"])]
         self.past_waves = [np.array(rows) for rows in ages(["wave0", "wave1"])]
         self.absolute.x.array[:] = self.vorticity.function.x.array + self.planetary.x.array

@@ -70,16 +70,17 @@ def tabulate(space: fem.FunctionSpace, quadrature_degree: int) -> Cells:
 
 
 @compiled
-def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, psi: NDArray, chi: NDArray,
-               eta: NDArray, smooth: NDArray, h: NDArray, reference: float, upwind: float, out: NDArray) -> None:
-    """Add up ∫ η*u·∇w, ∫ η*(n×u)·∇w, ∫ (h − H)u·∇w and ∫ ½|u|²w: u = n×∇ψ + ∇χ, η* = η − τ (u·∇η − q).
+def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, height: NDArray, psi: NDArray,
+               chi: NDArray, eta: NDArray, smooth: NDArray, h: NDArray, reference: float, upwind: float,
+               out: NDArray) -> None:
+    """Add up ∫ η*u·∇w, ∫ η*(n×u)·∇w, ∫ (h − H)u·∇w and ∫ ½|u|²w: u = n×∇ψ + ∇χ, η* = η − √τ (√τ u·∇η − q).
 
     Args:
-        dofs, basis, gradient, weight: of `Cells`.
+        dofs, basis, gradient, weight, height: of `Cells`.
         psi, chi, eta, smooth, h: nodal values, ghosts included: streamfunction, potential, absolute vorticity, q,
             depth.
         reference: H in m.
-        upwind: τ in s.
+        upwind: τ |u|/height.
         out: (4, unknowns), changed in place; entries of ghosts are to be sent to their owners.
     """
     n = dofs.shape[1]
@@ -102,9 +103,11 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
                 depth += basis[q, i] * h[d]
             u, v = chi_x - psi_y, chi_y + psi_x
             w = weight[c, q]
-            advected = w * (value - upwind * (u * eta_x + v * eta_y - mean))
+            square = u * u + v * v
+            root = np.sqrt(upwind * height[c] / np.sqrt(square)) if square > 0.0 else 0.0
+            advected = w * (value - root * (root * (u * eta_x + v * eta_y) - mean))
             flux = w * (depth - reference)
-            kinetic = 0.5 * w * (u * u + v * v)
+            kinetic = 0.5 * w * square
             for i in range(n):
                 along = u * gradient[c, q, 0, i] + v * gradient[c, q, 1, i]
                 across = -v * gradient[c, q, 0, i] + u * gradient[c, q, 1, i]
@@ -118,12 +121,12 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
 
 
 @compiled
-def advection(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, psi: NDArray, chi: NDArray,
-              eta: NDArray, out: NDArray) -> None:
-    """Add up ∫ u·∇η w with u = n×∇ψ + ∇χ.
+def advection(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, height: NDArray, psi: NDArray,
+              chi: NDArray, eta: NDArray, upwind: float, out: NDArray) -> None:
+    """Add up ∫ √τ u·∇η w with u = n×∇ψ + ∇χ.
 
     Args:
-        dofs, basis, gradient, weight, psi, chi, eta: as `tendencies` has them.
+        dofs, basis, gradient, weight, height, psi, chi, eta, upwind: as `tendencies` has them.
         out: (unknowns,), changed in place; entries of ghosts are to be sent to their owners.
     """
     n = dofs.shape[1]
@@ -139,7 +142,10 @@ def advection(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray,
                 chi_y += gy * chi[d]
                 eta_x += gx * eta[d]
                 eta_y += gy * eta[d]
-            value = weight[c, q] * ((chi_x - psi_y) * eta_x + (chi_y + psi_x) * eta_y)
+            u, v = chi_x - psi_y, chi_y + psi_x
+            square = u * u + v * v
+            root = np.sqrt(upwind * height[c] / np.sqrt(square)) if square > 0.0 else 0.0
+            value = weight[c, q] * root * (u * eta_x + v * eta_y)
             for i in range(n):
                 out[dofs[c, i]] += value * basis[q, i]
 

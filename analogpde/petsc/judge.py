@@ -36,6 +36,7 @@ class Judge:
         self._rtol, self._atol = ksp.getTolerances()[:2]
         skipped = PETSc.Options().getString(f"{ksp.getOptionsPrefix() or ''}ksp_convergence_test", "") == "skip"
         own_test = skipped or ksp.getConvergenceTest() is not None
+        self._own_test = own_test
         self.fp32 = self._rtol == FP32_RTOL and not own_test
         if self.fp32:
             ksp.setTolerances(rtol=0.0, atol=0.0 if self._atol == _PETSC_ATOL and b_norm > 0 else self._atol)
@@ -75,7 +76,10 @@ class Judge:
         ksp.setResidualNorm(progress.residual_norm)
         ksp.logConvergenceHistory(progress.residual_norm)
         ksp.monitor(progress.iteration, progress.residual_norm)
-        self.petsc_reason = int(ksp.callConvergenceTest(progress.iteration, progress.residual_norm) or 0)
+        if self._own_test or not self._units.unusual:
+            self.petsc_reason = int(ksp.callConvergenceTest(progress.iteration, progress.residual_norm) or 0)
+        else:
+            self.petsc_reason = self._default_test(progress.iteration, progress.residual_norm)
         if self.petsc_reason:
             return _STATUS.get(self.petsc_reason, Status.DIVERGED_USER)
         if progress.residual_norm == 0.0:  # whatever a program's test wants: nothing is left to correct
@@ -84,6 +88,19 @@ class Judge:
         if self.fp32 and progress.iteration >= self._least and fp32_equivalent(backward, relative, progress):
             return Status.CONVERGED_FP32
         return None
+
+    def _default_test(self, iteration: int, residual_norm: float) -> int:
+        """Decide as KSPConvergedDefault does, whose own norm of b over- or underflows where a guess is given."""
+        rtol, atol, divtol, _ = self._ksp.getTolerances()
+        if not math.isfinite(residual_norm):
+            return Status.DIVERGED_NANORINF.code
+        if iteration < self._least:
+            return 0
+        if residual_norm <= max(rtol * self.b_norm, atol):
+            return (Status.CONVERGED_ATOL if residual_norm <= atol else Status.CONVERGED_RTOL).code
+        if residual_norm >= divtol * self.b_norm:
+            return Status.DIVERGED_DTOL.code
+        return 0
 
     def all_ranks(self, shots: int) -> list[Step]:
         """Return the history with INV shots of all ranks; `shots` is their exact sum over the solve.

@@ -22,7 +22,7 @@ from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.system import System, slow_modes
 from analogpde.petsc.units import Units
 from analogpde.refine.loop import Progress, make_accelerator, refine
-from analogpde.refine.modes import SOFT, SlowModes, hidden_mode
+from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
 from analogpde.refine.target import CONFIRMED, FP32_RTOL, WELL_SCALED
@@ -197,19 +197,29 @@ class AnalogKSP:
         matrix, _ = ksp.getOperators()
         if self._modes is not None and self._modes[0] == version(matrix):
             return self._modes[1], 0
-        pc, found, sharp, shots = ksp.getPC(), None, True, log.machine.inv_shots
+        pc, found, shots = ksp.getPC(), None, log.machine.inv_shots
         soft = pc.getType() == "analog" and pc.getPythonContext().softness < SOFT
         if soft and not nullity(matrix):
-            context = pc.getPythonContext()
-            system, counts = System(ksp, b, None, host, units=units), context.shots
-            begin, end = matrix.getOwnershipRange()
-            found, sharp = hidden_mode(system, self._accelerator(ksp, system), self.values["ksp_analog_restart"],
-                                       begin, end - begin)
-            system.destroy()
-            context.shots = counts  # the solve draws the same noise, whether a restarted program has searched or not
-        modes = slow_modes(matrix, norm, found, sharp)
+            found = self._search(ksp, b, host, units)
+        modes = slow_modes(matrix, norm, units, found)
         self._modes = (version(matrix), modes)
         return modes, int(ksp.getComm().tompi4py().allreduce(log.machine.inv_shots - shots)) if soft else 0
+
+    def _search(self, ksp: PETSc.KSP, b: PETSc.Vec, host: Ledger, units: Units) -> Found:
+        """Return the nearly singular mode that the tiles find, and if A is unsymmetric that of Aᵀ, too. Collective."""
+        matrix, context = ksp.getOperators()[0], ksp.getPC().getPythonContext()
+        begin, end = matrix.getOwnershipRange()
+        counts, sides = context.shots, []
+        for transposed in (False, True):
+            system = System(ksp, b, None, host, transposed, units=units)
+            symmetric = system.symmetric()
+            sides.append(hidden_mode(system, self._accelerator(ksp, system), self.values["ksp_analog_restart"], begin,
+                                     end - begin))
+            system.destroy()
+            if symmetric:
+                break
+        context.shots = counts  # the solve draws the same noise, whether a restarted program has searched or not
+        return Found(*sides[0], sides[1][0] if len(sides) > 1 else None)
 
     def _refine(self, ksp: PETSc.KSP, system: System, judge: Judge, x: PETSc.Vec, units: Units) -> Status:
         """Run the loop on this rank's part of x. Collective."""

@@ -7,15 +7,24 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.petsc import log
 from analogpde.petsc.matrix import as_aij, version
 from analogpde.petsc.options import read_chip
 from analogpde.petsc.stack import MPI, PETSc
-from analogpde.tile.mvm import SlicedBank, keep_top, program_sliced, slices, step_of, to_fixed_point
-
-# A progressive residual uses as many slices as make the others' part at most this fraction of it.
-UNRESOLVED = 0.1
+from analogpde.tile.mvm import (
+    UNRESOLVED,
+    SlicedBank,
+    keep_top,
+    left_out,
+    program_sliced,
+    rounds_of,
+    slices,
+    step_of,
+    to_fixed_point,
+    write_sliced,
+)
 
 
 class SlicedOperator:
@@ -65,13 +74,12 @@ class SlicedOperator:
         self._held, self._kept, self._events = self.most, 1, 0
         self._bank: SlicedBank | None = None
         self._scatter = self._seen = None
-        if not m.exact:
-            self._program(matrix, chip.tile_size, seed, prefix)
+        if not (m.exact and chip.wire.ideal):
+            self._program(matrix, chip, seed, prefix)
         for thing in (scaled, diagonal):
             thing.destroy()
-        parts = slices(bits, m.cell_bits)
-        copies = slices(bits, m.input_bits) if m.order == "parallel" else 1
-        log.machine.add(Ledger(cells_written=int(np.count_nonzero(fixed)) * parts * copies))
+        codes = np.rint(fixed / self._step).astype(np.int64)
+        log.machine.add(write_sliced(codes, bits, chip, first=matrix.getOwnershipRange()[0], seed=seed, name=prefix))
         self._lines = self._blocks * tile
 
     @property
@@ -79,8 +87,9 @@ class SlicedOperator:
         """Slices of the matrix or of the input, whichever are more."""
         return slices(self.bits, min(self._multiplier.cell_bits, self._multiplier.input_bits))
 
-    def _program(self, matrix: PETSc.Mat, tile: int, seed: int, prefix: str) -> None:
+    def _program(self, matrix: PETSc.Mat, chip: Chip, seed: int, prefix: str) -> None:
         """Program the arrays of a multiplier that is not exact; find out which entries of x they need. Collective."""
+        tile = chip.tile_size
         indptr, indices, fixed = self._csr
         needed, local = np.unique(indices, return_inverse=True)
         rows = PETSc.IS().createGeneral(needed.astype(PETSc.IntType), comm=PETSc.COMM_SELF)
@@ -90,7 +99,8 @@ class SlicedOperator:
         first = sum(self._comm.allgather(self._blocks)[: self._comm.rank])
         codes = np.rint(fixed / self._step).astype(np.int64)
         self._bank = program_sliced(indptr, local, codes, self.bits, self._multiplier, tile, blocks=indices // tile,
-                                    first=first, seed=seed, name=prefix)
+                                    place=indices.astype(np.int64) % tile, first=first, wire=chip.wire,
+                                    conductance=chip.cell.conductance_max, seed=seed, name=prefix)
 
     @staticmethod
     def _occupied_blocks(indptr: NDArray[np.int32], indices: NDArray[np.int32], first_row: int, tile: int) -> int:
@@ -107,11 +117,8 @@ class SlicedOperator:
     def residual(self, b: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return b − A x from no more slices than it needs: the products of those left out are below a tenth of it.
 
-        Slices are added, from the top, until the bound of what is left out
-
-            ‖Δ‖ ≤ n δA ‖x‖ + ‖A‖_∞ δx √N     (δ: value of the last digit used; n: most entries of a row)
-
-        is small enough against the residual formed so far; the next residual begins with as many. Collective.
+        Slices are added, from the top, until the bound of what is left out (`left_out`) is small enough against the
+        residual formed so far; the next residual begins with as many. Collective.
         """
         m = self._multiplier
         sums = np.array([float((x / self._scale) @ (x / self._scale)), float(len(x))])
@@ -123,11 +130,8 @@ class SlicedOperator:
             formed = b - self._multiply(x, self._kept)
             inside = formed * self._scale
             norm = math.sqrt(float(self._comm.allreduce(float(inside @ inside))))
-            left = [0.0, 0.0]
-            for side, (width, step) in enumerate(((m.cell_bits, self._step), (m.input_bits, self._input_step))):
-                dropped = slices(self.bits, width) - self._kept
-                left[side] = step * 2.0 ** (width * dropped) if dropped > 0 else 0.0
-            bound = self._fullest * left[0] * math.sqrt(sums[0]) + self._rowsum * left[1] * math.sqrt(sums[1])
+            bound = left_out(m, self.bits, self._kept, (self._step, self._input_step),
+                             (math.sqrt(sums[0]), math.sqrt(sums[1])), (self._fullest, self._rowsum))
             if self._kept >= self.most or bound <= UNRESOLVED * norm:
                 break
             self._kept += 1
@@ -168,7 +172,8 @@ class SlicedOperator:
         used = min(kept, rows) * min(kept, inputs)
         lines = self._lines * used
         log.machine.add(Ledger(mvm_slices=self._blocks * used, mvm_slices_saved=self._blocks * (rows * inputs - used),
-                               dac_conversions=lines, adc_conversions=lines))
+                               dac_conversions=lines, adc_conversions=lines,
+                               mvm_rounds=rounds_of(m, self.bits, kept)))
 
     def destroy(self) -> None:
         """Free PETSc objects."""

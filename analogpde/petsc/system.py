@@ -13,44 +13,52 @@ from analogpde.petsc.matrix import as_aij, near_null_vectors
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.units import Units
-from analogpde.refine.modes import SlowModes, lost
+from analogpde.refine.modes import Found, SlowModes, lost
 
 USERS = Units()
 
 
-def slow_modes(
-    matrix: PETSc.Mat, norm: float, found: NDArray[np.float64] | None = None, sharp: bool = True,
-) -> SlowModes:
+def slow_modes(matrix: PETSc.Mat, norm: float, units: Units, found: Found | None = None) -> SlowModes:
     """Return what tells of the error along the near-null vectors of a matrix, and along a mode found. Collective.
 
     Args:
-        matrix: A. norm: an estimate of ‖A‖₂.
-        found: one more vector, this rank's part. sharp: whether the search for it came to its end.
+        matrix: A. norm: an estimate of ‖A‖₂. units: of the system that the residuals will be of.
+        found: what a search has found.
     """
     comm = matrix.getComm().tompi4py()
-    vectors = declared = near_null_vectors(matrix)
-    if found is not None:
-        largest = comm.allreduce(float(np.abs(found).max(initial=0.0)), op=MPI.MAX)
-        if 0.0 < largest < math.inf:
-            vectors = np.column_stack((vectors, found / largest))
-    images = np.empty_like(vectors)
-    v, image = matrix.createVecs()
-    for k in range(vectors.shape[1]):
-        v.array[:] = vectors[:, k]
-        matrix.mult(v, image)
-        images[:, k] = image.array_r
-    v.destroy()
-    image.destroy()
+
+    def unit(vector: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        largest = comm.allreduce(float(np.abs(vector).max(initial=0.0)), op=MPI.MAX)
+        return vector / largest if 0.0 < largest < math.inf else None
 
     def add(values: NDArray[np.float64]) -> NDArray[np.float64]:
         total = np.empty_like(values)
         comm.Allreduce(np.ascontiguousarray(values), total)
         return total
 
-    modes = SlowModes(vectors, images, norm, add)
-    if vectors.shape[1] > declared.shape[1] and modes.doubtful:
-        modes.lost = lost(vectors, images, _magnitudes(matrix, vectors), add, sharp)
+    declared = near_null_vectors(matrix)
+    right = unit(found.right) if found else None
+    vectors = declared if right is None else np.column_stack((declared, right))
+    other = unit(found.left) if found and right is not None and found.left is not None else None
+    left = None if other is None else np.column_stack((declared, other))
+    images = np.ldexp(_products(matrix, vectors), -units.matrix)
+    modes = SlowModes(vectors, images, math.ldexp(norm, -units.matrix), add, left)
+    if found and right is not None and (modes.doubtful or found.failed):
+        modes.lost = lost(vectors, images, np.ldexp(_magnitudes(matrix, vectors), -units.matrix), add, found)
     return modes
+
+
+def _products(matrix: PETSc.Mat, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return A V, this rank's rows. Collective."""
+    out = np.empty_like(vectors)
+    v, image = matrix.createVecs()
+    for k in range(vectors.shape[1]):
+        v.array[:] = vectors[:, k]
+        matrix.mult(v, image)
+        out[:, k] = image.array_r
+    v.destroy()
+    image.destroy()
+    return out
 
 
 def _magnitudes(matrix: PETSc.Mat, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,13 +66,8 @@ def _magnitudes(matrix: PETSc.Mat, vectors: NDArray[np.float64]) -> NDArray[np.f
     aij, converted = as_aij(matrix, "matrix type", "")
     indptr, indices, values = aij.getValuesCSR()
     sizes = PETSc.Mat().createAIJ(aij.getSizes(), csr=(indptr, indices, np.abs(values)), comm=aij.getComm())
-    out = np.empty_like(vectors)
-    v, image = sizes.createVecs()
-    for k in range(vectors.shape[1]):
-        v.array[:] = np.abs(vectors[:, k])
-        sizes.mult(v, image)
-        out[:, k] = image.array_r
-    for thing in (v, image, sizes, *((aij,) if converted else ())):
+    out = _products(sizes, np.abs(vectors))
+    for thing in (sizes, *((aij,) if converted else ())):
         thing.destroy()
     return out
 
@@ -135,9 +138,7 @@ class System:
 
     def slow_error(self, residual: NDArray[np.float64]) -> float:
         """Return the norm of the error along near-null vectors. Collective."""
-        if self._modes is None:
-            return 0.0
-        return math.ldexp(self._modes.error(residual, self._transposed), self._units.matrix)
+        return self._modes.error(residual, self._transposed) if self._modes is not None else 0.0
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum over ranks. Collective."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from analogpde.petsc.stack import PETSc
 from analogpde.refine.loop import Progress
 
@@ -33,6 +35,11 @@ class Units:
         return self.right - self.matrix
 
     @property
+    def unusual(self) -> bool:
+        """Whether they are not the user's own."""
+        return bool(self.matrix or self.right)
+
+    @property
     def held(self) -> bool:
         """Whether FP64 has room for everything."""
         return max(abs(self.matrix), abs(self.right), abs(self.solution)) <= LARGEST
@@ -45,14 +52,14 @@ class Units:
         scaled.scale(2.0**-self.right)
         size = float(scaled.norm())
         scaled.destroy()
-        return math.ldexp(size, self.right)
+        return _ldexp(size, self.right)
 
     def users(self, progress: Progress) -> Progress:
         """Return where the loop stands in the user's units."""
-        if not (self.right or self.matrix):
+        if not self.unusual:
             return progress
-        return replace(progress, residual_norm=math.ldexp(progress.residual_norm, self.right),
-                       solution_norm=math.ldexp(progress.solution_norm, self.solution))
+        return replace(progress, residual_norm=_ldexp(progress.residual_norm, self.right),
+                       solution_norm=_ldexp(progress.solution_norm, self.solution))
 
 
 def _exponent(size: float) -> int:
@@ -61,3 +68,9 @@ def _exponent(size: float) -> int:
         return 0
     exponent = math.frexp(size)[1]
     return exponent if abs(exponent) > USUAL else 0
+
+
+def _ldexp(size: float, exponent: int) -> float:
+    """Return size · 2^exponent, infinite if that is too large."""
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(size, exponent))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,36 @@ SINGULAR = 2.0**-46  # |vᵀAv| below this fraction of ‖A‖ is rounding: noth
 BLURRED = 2.0**-30
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search for a nearly singular mode found: this rank's part of A's vector, of Aᵀ's if A is unsymmetric.
+
+    `end` tells how the search for the first ended.
+    """
+
+    right: NDArray[np.float64]
+    end: Status
+    left: NDArray[np.float64] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the search ended with nothing that could be called an answer."""
+        return self.end not in (Status.CONVERGED_RTOL, Status.DIVERGED_ITS)
+
+
+class _Side:
+    """Vectors on one side of A, their lengths, and their scalar products once scaled to unit length."""
+
+    def __init__(
+        self, vectors: NDArray[np.float64], add: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    ) -> None:
+        gram = add(vectors.T @ vectors)
+        self.vectors, self.lengths = vectors, np.sqrt(np.diag(gram))
+        self.gram = gram / np.outer(self.lengths, self.lengths)
+
+
 class SlowModes:
-    """The error along the near-null vectors V of A, from one small Galerkin system: V c with VᵀAV c = Vᵀr.
+    """The error along the near-null vectors V of A, from one small system: V c with UᵀAV c = Uᵀr.
 
     A Krylov method may overlook a mode that the right-hand side has almost nothing of, and that dominates the
     solution all the same (closed flow with a weak reaction: the constant). What A all but annihilates is known
@@ -35,47 +64,55 @@ class SlowModes:
         vectors, images: V and A V, this rank's rows, shape (rows, k).
         norm: an estimate of ‖A‖₂.
         add: sums an array over ranks.
+        left: U, near-null vectors of Aᵀ, shape (rows, k), where they differ; without them V (Galerkin).
 
     Attributes:
         doubtful: whether what A leaves of the last vector may be rounding: `lost` can tell.
         lost: what A leaves of a mode found that is only rounding, relative; nothing can be known of the error along it.
             Zero if there is none.
+        gain: ‖v‖/‖A v‖ of a mode found where A is unsymmetric and the mode of Aᵀ unknown: any part of the residual may
+            have been multiplied by it.
     """
 
     def __init__(
         self, vectors: NDArray[np.float64], images: NDArray[np.float64], norm: float,
-        add: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        add: Callable[[NDArray[np.float64]], NDArray[np.float64]], left: NDArray[np.float64] | None = None,
     ) -> None:
-        self._vectors, self._add = vectors, add
-        gram, products = add(vectors.T @ vectors), add(vectors.T @ images)
-        if not (np.isfinite(products).all() and np.isfinite(gram).all()):
-            products = np.zeros_like(gram)
-        lengths = np.sqrt(np.diag(gram))
-        self._lengths, self._gram = lengths, gram / np.outer(lengths, lengths)
-        with np.errstate(over="ignore"):
-            sizes = np.sqrt(add(np.einsum("ij,ij->j", images, images)))
+        left = vectors if left is None else left
+        self._add, self._sides = add, [_Side(side, add) for side in (vectors, left)]
+        products = add(left.T @ images)
+        if not np.isfinite(products).all():
+            products = np.zeros_like(products)
+        lengths = self._sides[0].lengths
+        sizes = np.sqrt(add(np.einsum("ij,ij->j", images, images)))
         self.doubtful = bool(len(sizes) and sizes[-1] <= BLURRED * norm * lengths[-1])
-        self.lost = 0.0
-        left, singular, right = np.linalg.svd(products / np.outer(lengths, lengths))
-        inverse = np.divide(1.0, singular, where=singular > SINGULAR * norm, out=np.zeros_like(singular))
-        self._inverse = (right.T * inverse) @ left.T
+        self.lost = self.gain = 0.0
+        u, singular, v = np.linalg.svd(products / np.outer(self._sides[1].lengths, lengths))
+        # a left and a right vector that meet in no place make a small product of sizes that are none
+        floor = SINGULAR * norm * (1.0 if left is vectors else 2.0**-53)
+        inverse = np.divide(1.0, singular, where=singular > floor, out=np.zeros_like(singular))
+        self._inverse = (v.T * inverse) @ u.T
 
     def error(self, residual: NDArray[np.float64], transposed: bool = False) -> float:
         """Return ‖V c‖₂ for this residual of A x = b (of Aᵀ x = b); infinite if a mode is lost. Collective."""
         if self.lost:
             return math.inf
         inverse = self._inverse.T if transposed else self._inverse
-        c = inverse @ (self._add(residual @ self._vectors) / self._lengths)
+        least = 0.0
+        if self.gain:
+            least = self.gain * math.sqrt(float(self._add(np.array([residual @ residual]))[0]))
+        into, out = self._sides if transposed else self._sides[::-1]
+        c = inverse @ (self._add(residual @ into.vectors) / into.lengths)
         largest = float(np.abs(c).max(initial=0.0))
         if not 0.0 < largest < math.inf:
-            return largest
+            return max(largest, least)
         c = c / largest  # so that no square over- or underflows
-        return largest * math.sqrt(max(float(c @ self._gram @ c), 0.0))
+        return max(largest * math.sqrt(max(float(c @ out.gram @ c), 0.0)), least)
 
 
 def lost(
     vectors: NDArray[np.float64], images: NDArray[np.float64], sizes: NDArray[np.float64],
-    add: Callable[[NDArray[np.float64]], NDArray[np.float64]], sharp: bool,
+    add: Callable[[NDArray[np.float64]], NDArray[np.float64]], search: Found,
 ) -> float:
     """Return ‖A v‖/‖|A| |v|‖ of the last vector if rounding hides it and the others do not span it, else 0.
 
@@ -85,13 +122,14 @@ def lost(
     Args:
         vectors, images, sizes: V, A V and |A| |V|, this rank's rows, shape (rows, k).
         add: sums an array over ranks.
-        sharp: whether the search for the last vector came to its end, so that its image is what it should be.
+        search: what found the last vector.
     """
     left = np.sqrt(add(np.einsum("ij,ij->j", images, images)) / add(np.einsum("ij,ij->j", sizes, sizes)))
-    if not left[-1] <= (SINGULAR if sharp else BLURRED):
-        return 0.0
-    gram = add(vectors.T @ vectors)
     known = np.flatnonzero(left[:-1] <= SINGULAR)
+    if not left[-1] <= (SINGULAR if search.end is Status.CONVERGED_RTOL else BLURRED):
+        # no floor of FP64 is so high that a search ends there with a vector that A leaves so much of
+        return float(left[-1]) if search.failed and not len(known) else 0.0
+    gram = add(vectors.T @ vectors)
     share = gram[-1, known] @ np.linalg.lstsq(gram[np.ix_(known, known)], gram[known, -1])[0] / gram[-1, -1]
     return float(max(left[-1], 2.0**-53)) if share <= 1.0 - KNOWN else 0.0
 
@@ -150,10 +188,10 @@ class _Search:
 
 def hidden_mode(
     system: LinearSystem, accelerator: str, restart: int, first: int, size: int,
-) -> tuple[NDArray[np.float64], bool]:
+) -> tuple[NDArray[np.float64], Status]:
     """Return y with A y ≈ w for a w that has something of every mode: where A is nearly singular, mostly its slow mode.
 
-    And whether that went as far as it should, not to a floor of FP64 above it.
+    And how that ended.
 
     One step of inverse iteration. A right-hand side, or a Krylov space, that has nothing of a nearly singular mode
     does not tell of the error along it, which the tiles' noise brings in all the same. Collective.
@@ -170,4 +208,4 @@ def hidden_mode(
         return Status.CONVERGED_RTOL if progress.residual_norm <= SEARCH_RTOL * search.size else None
 
     end = refine(search, y, make_accelerator(accelerator, size, restart), test=test, max_iterations=SEARCH_STEPS)
-    return y, end is Status.CONVERGED_RTOL
+    return y, end

@@ -21,8 +21,8 @@ def rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((f"chip, {memory.upper()} host",
                       f"{_unit(sum(parts.values()), 'J')}: {_shares(parts)}; {_unit(sum(times.values()), 's')}: "
                       f"{_shares(times)}. The host {where}"))
-    lines.append(("programming", f"{_unit(written['energy'], 'J')} in {_unit(written['seconds'], 's')}, about "
-                  f"{written['pulses']:.2g} write–verify pulses"))
+    lines.append(("programming", f"{_unit(written['energy'], 'J')} in {_unit(written['seconds'], 's')}, "
+                  f"{written['pulses']:.3g} write–verify pulses"))
     lines.append(("area", f"{1e6 * sum(cost['area'].values()):.3g} mm² of tiles: {_shares(cost['area'])}"))
     for memory, (name, key) in RIVALS.items():
         digital, ratio = cost["digital"][key], cost["ratios"]

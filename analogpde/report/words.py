@@ -31,6 +31,9 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "round_settlings": ("round load", "1 over the slowest mode of each round"),
     "rank_bytes": ("bytes sent", "between ranks"),
     "tiles_replaced": ("tiles replaced", "of these, on a spare tile: the first was too faulty"),
+    "write_pulses": ("write pulses", "of the cells written, each followed by a read"),
+    "pulses_in_turn": ("pulses in turn", "of each row the slowest cell's, over rows and tiles"),
+    "mvm_rounds": ("MVM rounds", "settlings of the multiplier one after the other"),
     "mvm_slices_saved": ("MVM slices saved", "by progressive residuals, which do without the lowest slices"),
 }
 """Label and meaning of each count of the ledger."""

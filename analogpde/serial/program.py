@@ -15,7 +15,7 @@ from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput, ProgrammingFailed, did_you_mean
 from analogpde.options import TABLE
 from analogpde.refine.loop import Progress, make_accelerator, refine
-from analogpde.refine.modes import SOFT, SlowModes, hidden_mode, lost
+from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode, lost
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
 from analogpde.refine.target import CONFIRMED, WELL_SCALED, fp32_equivalent
@@ -28,7 +28,7 @@ from analogpde.tile.blockamc import DEEPEST, depth_needed
 _PLACING = {name: f"pc_analog_{name}" for name in (
     "levels", "core", "overlap", "strength", "truncation", "shift", "slices", "coarse_slices", "coarse")}
 _REFINING = {name: f"ksp_analog_{name}" for name in (
-    "accelerator", "residual", "residual_bits", "restart", "stagnation")}
+    "accelerator", "residual", "residual_bits", "residual_progressive", "restart", "stagnation")}
 # A residual so much larger than the right-hand side is the end, as PETSc's divergence tolerance has it.
 DIVERGED = 1e4
 
@@ -91,7 +91,8 @@ class ProgrammedMatrix:
     def solve(
         self, b: Any, *, rtol: float | None = None, x0: Any = None, max_iterations: int = 10000,
         accelerator: str | None = None, residual: str | None = None, residual_bits: int | None = None,
-        restart: int | None = None, stagnation: int | None = None, throw: bool = False,
+        residual_progressive: bool | None = None, restart: int | None = None, stagnation: int | None = None,
+        throw: bool = False,
     ) -> Result:
         """Refine A x = b on the tiles as they are programmed; see `solve`.
 
@@ -100,12 +101,15 @@ class ProgrammedMatrix:
             NotConverged: the tolerance was not reached, and `throw` is true.
         """
         given = {"accelerator": accelerator, "residual": residual, "residual_bits": residual_bits,
-                 "restart": restart, "stagnation": stagnation}
+                 "residual_progressive": residual_progressive, "restart": restart, "stagnation": stagnation}
         how = {name: _value(name, option, given[name]) for name, option in _REFINING.items()}
         if rtol is not None and not (isinstance(rtol, (int, float, np.number)) and 0.0 < rtol < 1.0):
             raise InvalidInput("rtol", rtol, "a number between 0 and 1, or None for the FP32-equivalent target")
         if isinstance(max_iterations, bool) or not isinstance(max_iterations, (int, np.integer)) or max_iterations < 0:
             raise InvalidInput("max_iterations", max_iterations, "an integer from 0 up")
+        if how["residual"] == "sliced" and how["residual_progressive"] and how["accelerator"] == "fcg":
+            # conjugate gradients take step lengths from the residual: with a tenth of it wrong they lose their way
+            raise InvalidInput("accelerator", "fcg", "none | fgmres with a progressive residual")
         rows = self.shape[0]
         columns, flat = read_vectors(b, "b", rows)
         start = np.zeros(columns.shape) if x0 is None else read_vectors(x0, "x0", rows)[0]
@@ -161,18 +165,21 @@ class ProgrammedMatrix:
     def slow_modes(self, solve: _Refinement, accelerator: str) -> SlowModes:
         """Return what tells of the error along slow modes, looked for with the tiles by the first solve that asks."""
         if self._modes is None:
-            near, sharp = self._system.near, True
+            near, found = self._system.near, None
             if self._cycle.softness < SOFT:
-                found, sharp = hidden_mode(
-                    solve, accelerator, TABLE["ksp_analog_restart"].default, 0, self._system.rows)
-                largest = float(np.abs(found).max())
+                found = Found(*hidden_mode(
+                    solve, accelerator, TABLE["ksp_analog_restart"].default, 0, self._system.rows))
+                largest = float(np.abs(found.right).max())
                 if 0.0 < largest < math.inf:
-                    near = np.column_stack((near, found / largest))
+                    near = np.column_stack((near, found.right / largest))
             images = self._system.matrix @ near
-            self._modes = SlowModes(near, images, self._system.norm, lambda values: values)
-            if near.shape[1] > self._system.near.shape[1] and self._modes.doubtful:
-                self._modes.lost = lost(
-                    near, images, abs(self._system.matrix) @ np.abs(near), lambda values: values, sharp)
+            self._modes = modes = SlowModes(near, images, self._system.norm, lambda values: values)
+            if found and near.shape[1] > self._system.near.shape[1]:
+                if modes.doubtful or found.failed:
+                    sizes = abs(self._system.matrix) @ np.abs(near)
+                    modes.lost = lost(near, images, sizes, lambda values: values, found)
+                if not self._system.symmetric:  # nothing drives the columns here to find the mode of Aᵀ
+                    modes.gain = float(np.linalg.norm(near[:, -1]) / np.linalg.norm(images[:, -1]))
         return self._modes
 
     def sliced(self, bits: int) -> SlicedProduct:
@@ -194,6 +201,9 @@ class _Refinement:
         self._modes: SlowModes | None = None
         self._b_norm = float(np.linalg.norm(b))
         self._sliced = programmed.sliced(how["residual_bits"]) if how["residual"] == "sliced" else None
+        self._progressive = self._sliced is not None and bool(how["residual_progressive"])
+        if self._sliced is not None:
+            self._sliced.restart()
         entries = self._system.matrix.nnz
         self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries)
         self.operations, self._searched = Ledger(), Ledger()
@@ -221,7 +231,11 @@ class _Refinement:
         """Return the residual as the machine forms it."""
         if self._sliced is None:
             return true
-        formed = self._b - self.multiply(x)
+        if self._progressive:
+            formed, ledger = self._sliced.residual(self._b, x)
+            self.operations.add(ledger)
+        else:
+            formed = self._b - self.multiply(x)
         self._gap = float(np.linalg.norm(formed - true))
         return np.asarray(formed)
 
@@ -247,7 +261,7 @@ class _Refinement:
         if self._b_norm == 0.0:
             x[:] = 0.0  # a zero right-hand side has a zero answer
         name = self._how["accelerator"]
-        if name == "auto" and not self._system.symmetric:
+        if name == "auto" and (self._progressive or not self._system.symmetric):
             name = "fgmres"
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging solve is a status, not a warning
             if self._rtol is None and self._b_norm > 0.0:
@@ -344,8 +358,8 @@ def program(
 def solve(
     A: Any, b: Any, *, chip: str | Chip = "rram128", rtol: float | None = None, x0: Any = None,
     max_iterations: int = 10000, accelerator: str | None = None, residual: str | None = None,
-    residual_bits: int | None = None, restart: int | None = None, stagnation: int | None = None, throw: bool = False,
-    **programming: Any,
+    residual_bits: int | None = None, residual_progressive: bool | None = None, restart: int | None = None,
+    stagnation: int | None = None, throw: bool = False, **programming: Any,
 ) -> Result:
     """Solve A x = b on an emulated analog chip, without PETSc and MPI.
 
@@ -358,6 +372,7 @@ def solve(
         max_iterations: corrections at most.
         accelerator: auto (default), none (the published HP-INV loop), fcg or fgmres.
         residual, residual_bits: digital (default) or sliced, and the bits of the sliced one.
+        residual_progressive: whether each sliced residual is made of no more slices than it needs.
         restart, stagnation: see the options of KSP analog with these names.
         throw: raise `NotConverged` in place of a warning.
         programming: seed, blockamc, levels, …: see `program`.
@@ -373,4 +388,5 @@ def solve(
     """
     return program(A, chip=chip, **programming).solve(
         b, rtol=rtol, x0=x0, max_iterations=max_iterations, accelerator=accelerator, residual=residual,
-        residual_bits=residual_bits, restart=restart, stagnation=stagnation, throw=throw)
+        residual_bits=residual_bits, residual_progressive=residual_progressive, restart=restart,
+        stagnation=stagnation, throw=throw)

@@ -15,6 +15,8 @@ from scipy.special import ndtri
 from analogpde.chip import Cell, Chip
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.writing import STUCK as IMMOVABLE
+from analogpde.tile.writing import Written, write
 
 # Behind the noise's name: streams of their own for what is drawn beside the programming error.
 STUCK, BROKEN, AGED, BIAS = "~stuck", "~broken", "~aged", "~bias"
@@ -40,6 +42,7 @@ class Held:
         intended: what programming aimed at, shape (E,). value: what is there at the time of use.
         read: standard deviation from shot to shot. cells: cells that were written.
         common: conductance at the row nodes that cancels, leaks excepted, shape (K, n).
+        written: what writing them took.
     """
 
     intended: NDArray[np.float64]
@@ -47,6 +50,7 @@ class Held:
     read: NDArray[np.float64]
     cells: int
     common: NDArray[np.float64]
+    written: Written
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def _of_tiles(
 def stuck(
     chip: Chip, digits: NDArray[np.int64], base: int, blocks: Blocks, *, seed: int, name: str,
     spare: NDArray[np.int64], works: NDArray[np.bool_],
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the digits that cells hold of which some are stuck, and where the other cell of a pair helps out.
 
     A pair's cells are programmed against each other until the difference is right: where the cell in use is stuck at
@@ -156,7 +160,8 @@ def stuck(
         works: entries that are placed where cells work, shape (E,).
 
     Returns:
-        The digits, shape (E, slices), negative where the unused cell wins, and the pairs that are helped.
+        The digits, shape (E, slices), negative where the unused cell wins, the pairs that are helped, and the cells
+        in use that do not move.
     """
     low, high = chip.faults.stuck_low or 0.0, chip.faults.stuck_high or 0.0
     entries, slices = digits.shape
@@ -164,7 +169,7 @@ def stuck(
                       word=stream(Purpose.PROGRAMMING, name + STUCK)).reshape(entries, slices, 2)
     at_zero, at_top = draws < ndtri(low), draws > -ndtri(high)
     got = np.empty_like(digits)
-    helped = np.zeros(digits.shape, bool)
+    helped, fixed = np.zeros(digits.shape, bool), np.zeros(digits.shape, bool)
     places = base ** np.arange(slices - 1, -1, -1, dtype=np.int64)
     rest = digits @ places
     pair = chip.cell.sign_mapping == "pair"
@@ -184,9 +189,10 @@ def stuck(
                               want)
             helped[:, s] = (used_high & ~other_low) | (other_high & ~used_low)
         got[:, s] = digit
+        fixed[:, s] = (used_low | used_high) & (want > 0)
         rest -= digit * places[s]
         rest = np.maximum(rest, 0)
-    return got, helped
+    return got, helped, fixed
 
 
 def place_errors(blocks: Blocks, lost: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -261,6 +267,41 @@ def bias_errors(
     return np.asarray(deviation[owner] * draws[owner * n + blocks.row])
 
 
+def _write(
+    chip: Chip, blocks: Blocks, place: NDArray[np.float64], on: NDArray[np.bool_], trimmed: NDArray[np.float64],
+    helped: NDArray[np.bool_] | None, fixed: NDArray[np.bool_] | None, at_bias: NDArray[np.float64] | None, *,
+    seed: int, name: str, event: int,
+) -> Written:
+    """Write the cells of entries: their slices, the trim cells, the cells that help and a bias column.
+
+    Args:
+        place, on, helped, fixed: by entry and slice. trimmed: place of the trim cells, 0: none, shape (E,).
+        at_bias: place of the bias cells by tile and slice.
+        chip, blocks, seed, name, event: see `hold`.
+    """
+    target = np.where(on, place, np.nan)
+    if fixed is not None:
+        target = np.where(fixed, IMMOVABLE, target)
+    parts = [target, np.where(trimmed > 0, trimmed, np.nan)[:, None]]
+    if chip.cell.sign_mapping == "pair" and chip.cell.conductance_min is not None:
+        parts.append(np.where(on, 0.0, np.nan))
+    if helped is not None:
+        parts.append(np.where(helped, 1.0 - place, np.nan))
+    cells = np.concatenate(parts, axis=1)
+    used = ~np.isnan(cells)
+    line = np.repeat(blocks.owner * blocks.size + blocks.row, used.sum(axis=1))
+    ends = np.concatenate(([0], np.cumsum(used.sum(axis=1))))[blocks.offsets].astype(np.int64)
+    written = write(chip, cells[used], line, ends, blocks.tiles, seed=seed, name=name, event=event)
+    if at_bias is None:
+        return written
+    slices = at_bias.shape[1]
+    owner = np.repeat(np.arange(blocks.count), blocks.sizes)
+    line = np.repeat(np.arange(len(owner)), slices)
+    ends = slices * np.concatenate(([0], np.cumsum(blocks.sizes))).astype(np.int64)
+    return written + write(chip, at_bias[owner].ravel(), line, ends, blocks.tiles, seed=seed, name=name + BIAS,
+                           event=event)
+
+
 def hold(
     chip: Chip, blocks: Blocks, intended: NDArray[np.float64], largest: NDArray[np.float64], *,
     level: NDArray[np.int64] | None = None, trim: NDArray[np.int64] | None = None,
@@ -282,7 +323,7 @@ def hold(
     negative = blocks.value < 0
     bias = cell.sign_mapping == "bias"
     offset = np.zeros(blocks.count)  # by which a bias column shifts, in units of `intended`
-    helped = None
+    helped = fixed = None
     if level is None or trim is None or unit is None:
         if bias:
             np.maximum.at(offset, owner, np.where(negative, np.abs(intended), 0.0))
@@ -305,7 +346,7 @@ def hold(
         if chip.faults.stuck_low or chip.faults.stuck_high:
             powers = base ** np.arange(slices - 1, -1, -1, dtype=np.int64)
             diagonal = (blocks.row == blocks.col) & feedback
-            digits, helped = stuck(chip, digits, base, blocks, seed=seed, name=name, spare=spare,
+            digits, helped, fixed = stuck(chip, digits, base, blocks, seed=seed, name=name, spare=spare,
                                    works=diagonal)
             off = (digits @ powers - np.minimum(shifted, base**slices - 1)) * unit[owner]
             off[diagonal] = 0.0
@@ -317,10 +358,11 @@ def hold(
             digits[changed] = digits_of((fine // base + shift[owner])[changed], base, slices)
             sign = np.where(negative & (not bias), -1.0, 1.0)
             intended = np.where(changed, unit[owner] * fine / base, intended + sign * off)
-        place = np.abs(digits) / (base - 1)
+        uneven = cell.places
+        place = np.abs(digits) / (base - 1) if uneven is None else uneven[digits]
         on = np.full(digits.shape, True) if bias else digits != 0
         at_bias = digits_of(shift, base, slices) / (base - 1)
-        trimmed = trim / float(base)
+        trimmed = trim / float(base) if uneven is None else uneven[trim]
     spread = spread_of(cell, place, on, weight, helped)
     programming, read, cells = spread.programming, spread.read, spread.cells
     if trimmed.any():
@@ -328,6 +370,8 @@ def hold(
         programming = programming + smallest * cell.programming_deviation(trimmed) ** 2
         read = read + smallest * (cell.read_noise or 0.0) ** 2
         cells += int(np.count_nonzero(trimmed))
+    written = _write(chip, blocks, place, on, trimmed, helped, fixed, at_bias if bias else None, seed=seed, name=name,
+                     event=event)
     value: NDArray[np.float64] = intended.copy()
     if programming.any():
         draws = normal(blocks.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=blocks.tiles,
@@ -349,4 +393,4 @@ def hold(
         beside += np.where(negative, offset[owner] + 2.0 * intended, offset[owner])
     common = np.bincount(owner * blocks.size + blocks.row, beside, blocks.count * blocks.size)
     common = common.reshape(blocks.count, blocks.size) + offset[:, None]
-    return Held(intended, value, np.sqrt(read) * largest[owner], cells, common)
+    return Held(intended, value, np.sqrt(read) * largest[owner], cells, common, written)

@@ -26,11 +26,12 @@ _TIGHT = "reltol=1e-10 abstol=1e-20 vntol=1e-14 gmin=1e-20"
 
 @dataclass(frozen=True)
 class OpAmp:
-    """An operational amplifier: out = gain (plus + offset − minus), one pole, clipped at ±swing.
+    """An operational amplifier: out = gain (plus + offset − minus), one or two poles, clipped at ±swing.
 
     Args:
         out, plus, minus: node names.
         gain: at zero frequency. offset, swing: V. gain_bandwidth: Hz; infinite for no pole.
+        second_pole: Hz; infinite for none.
     """
 
     out: str
@@ -40,6 +41,7 @@ class OpAmp:
     offset: float = 0.0
     swing: float = np.inf
     gain_bandwidth: float = np.inf
+    second_pole: float = np.inf
 
 
 @dataclass
@@ -146,7 +148,10 @@ class Circuit:
         raise AnalogError("no consistent set of saturated amplifiers: the circuit has no single steady state")
 
     def dynamics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return M and f of dv/dt = M v + f, v the outputs of the amplifiers, all of which must have a pole."""
+        """Return M and f of dv/dt = M v + f, v the outputs of the amplifiers, all of which must have a pole.
+
+        Behind them come the outputs of the first stages of amplifiers with a second pole.
+        """
         index = self.nodes()
         count = len(self.amplifiers)
         responses = []
@@ -163,7 +168,20 @@ class Circuit:
         gain = np.array([amp.gain for amp in self.amplifiers])
         offset = np.array([amp.offset for amp in self.amplifiers])
         seen = np.array([r - rest for r in responses[1:]]).T
-        return pole[:, None] * (seen - np.diag(1.0 / gain)), pole * (rest + offset)
+        motion, push = pole[:, None] * (seen - np.diag(1.0 / gain)), pole * (rest + offset)
+        two = [k for k, amp in enumerate(self.amplifiers) if np.isfinite(amp.second_pole)]
+        if not two:
+            return motion, push
+        whole = np.zeros((count + len(two), count + len(two)))
+        whole[:count, :count], forced = motion, np.concatenate((push, np.zeros(len(two))))
+        for first, k in enumerate(two, start=count):
+            second = 2 * np.pi * self.amplifiers[k].second_pole
+            whole[first, :count], forced[first] = motion[k], push[k]
+            whole[first, k] += pole[k] / gain[k]
+            whole[first, first] = -pole[k] / gain[k]
+            whole[k], forced[k] = 0.0, 0.0
+            whole[k, k], whole[k, first] = -second, second
+        return whole, forced
 
     def deck(self) -> list[str]:
         """Return the lines of a SPICE deck."""
@@ -186,10 +204,15 @@ class Circuit:
             # one pole: a current of gain µA per volt into 1 MΩ and a capacitor
             lines += [f"Ga{k} 0 xp{k} {plus} {amp.minus} {amp.gain * 1e-6:.17g}", f"Rp{k} xp{k} 0 1e6",
                       f"Cp{k} xp{k} 0 {amp.gain / (2 * np.pi * amp.gain_bandwidth) * 1e-6:.17g}"]
+            inside = f"xp{k}"
+            if np.isfinite(amp.second_pole):
+                inside = f"xq{k}"
+                lines += [f"Eq{k} xb{k} 0 xp{k} 0 1", f"Rq{k} xb{k} xq{k} 1e3",
+                          f"Cq{k} xq{k} 0 {1e-3 / (2 * np.pi * amp.second_pole):.17g}"]
             if clipped:
-                lines.append(f"Ba{k} {amp.out} 0 V=max(min(v(xp{k}),{amp.swing:.17g}),{-amp.swing:.17g})")
+                lines.append(f"Ba{k} {amp.out} 0 V=max(min(v({inside}),{amp.swing:.17g}),{-amp.swing:.17g})")
             else:
-                lines.append(f"Ea{k} {amp.out} 0 xp{k} 0 1")
+                lines.append(f"Ea{k} {amp.out} 0 {inside} 0 1")
         return lines
 
 
@@ -261,7 +284,7 @@ class Parts:
     """The parts of a tile that are not cells; vectors have one entry a row (amplifiers) or a column (inverters).
 
     Args:
-        gain, gain_bandwidth, swing, offset: of the amplifiers. input_conductance: S.
+        gain, gain_bandwidth, second_pole, swing, offset: of the amplifiers. input_conductance: S.
         inverter_gain: None for ideal inverters. inverter_bandwidth, inverter_offset: of the inverters' amplifiers.
         ratio: resistor ratio of each inverter.
         row, column: Ω a segment.
@@ -269,6 +292,7 @@ class Parts:
 
     gain: float = 1e9
     gain_bandwidth: float = np.inf
+    second_pole: float = np.inf
     swing: float = np.inf
     offset: NDArray[np.float64] | None = None
     input_conductance: float = 0.0
@@ -306,7 +330,7 @@ def inv_tile(
         else:
             circuit.currents.append((rows[k], -current[k]))
         circuit.amplifiers.append(OpAmp(outs[k], GROUND, rows[k], parts.gain, offset[k], parts.swing,
-                                        parts.gain_bandwidth))
+                                        parts.gain_bandwidth, parts.second_pole))
         if parts.inverter_gain is None:
             circuit.scalers.append((inverted[k], outs[k], -ratio[k], (1 + ratio[k]) * second[k]))
         else:
@@ -340,5 +364,5 @@ def mvm_tile(
     for i in range(m):
         circuit.conductance(rows[i], f"o{i}", feedback)
         circuit.amplifiers.append(OpAmp(f"o{i}", GROUND, rows[i], parts.gain, offset[i], parts.swing,
-                                        parts.gain_bandwidth))
+                                        parts.gain_bandwidth, parts.second_pole))
     return circuit

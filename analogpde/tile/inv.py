@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
+from analogpde.compiled import compiled
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.dense import Inverses, worth_it
 from analogpde.tile.factors import Factors, Groups, factorise
 from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_value, stable
-from analogpde.tile.kernels import shoot
+from analogpde.tile.held import Held
 from analogpde.tile.lines import Drawing, Lines
 from analogpde.tile.lines import shoot as shoot_lines
 from analogpde.tile.loop import Spread, close, compensated, thinned
@@ -133,14 +134,9 @@ class InvBank:
                 (self.chip.dac.codes, self.chip.adc.codes), (self.seed, self.word, self.tiles, event), self.sizes,
                 transposed)
         elif self.count:
-            f = self.factors
-            rows, cols, row, col = f.rows, f.cols, self.row, self.col
-            if transposed:
-                rows, cols, row, col = cols, rows, col, row
-            self.dense_solves += shoot(
-                f.data, f.members, f.base, f.width, f.size, rows, cols, f.sizes, read, self.offsets, row, col,
-                self.deviation, self.drawn, self.scale, self.sign, self.chip.dac.codes, self.chip.adc.codes,
-                np.uint64(self.seed), np.uint64(self.word), self.tiles, np.uint64(event & 0xFFFFFFFF), x, transposed)
+            self.dense_solves += self._held.shoot(
+                x, read, self.scale, self.sign, (self.chip.dac.codes, self.chip.adc.codes),
+                (self.seed, self.word, self.tiles, event), transposed)
         lines = Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
         return lines + self.load
 
@@ -149,25 +145,17 @@ class InvBank:
         transposed: bool,
     ) -> Ledger:
         """Let every tile settle once, with all that its lines do."""
-        f = self.factors
-        rows, cols, row, col = (f.cols, f.rows, self.col, self.row) if transposed else (f.rows, f.cols, self.row,
-                                                                                       self.col)
         ones, same = np.ones_like(x), np.ones(self.count)
 
         def settle(volts: NDArray[np.float64], which: NDArray[np.bool_], repeat: int) -> None:
+            again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
+            key = self.seed, again, self.tiles, event
             if self._inverses is not None:
-                again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
                 self.dense_solves += self._inverses.shoot(
-                    volts, self.sizes, self.deviation, self.drawn, ones, same, which, (0, 0),
-                    (self.seed, again, self.tiles, event), self.sizes, transposed)
-                return
-            members = np.where((f.members >= 0) & which[f.members], f.members, -1)
-            some = (members >= 0).any(axis=1)
-            word = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
-            self.dense_solves += shoot(
-                f.data, members[some], f.base[some], f.width[some], f.size[some], rows, cols, f.sizes, self.sizes,
-                self.offsets, row, col, self.deviation, self.drawn, ones, same, 0, 0, np.uint64(self.seed),
-                np.uint64(word), self.tiles, np.uint64(event & 0xFFFFFFFF), volts, transposed)
+                    volts, self.sizes, self.deviation, self.drawn, ones, same, which, (0, 0), key, self.sizes,
+                    transposed)
+            else:
+                self.dense_solves += self._held.shoot(volts, self.sizes, ones, same, (0, 0), key, transposed, which)
 
         repeats = shoot_lines(circuit, self.chip, x, settle,
                               Drawing(self.seed, self.name, self.tiles, self.sizes, event), scale=self.scale,
@@ -189,6 +177,11 @@ class InvBank:
         return Inverses(self.factors, self.offsets, self.row, self.col)
 
     @cached_property
+    def _held(self) -> Held:
+        """What a shot with stored factors or drawn cells needs."""
+        return Held.of(self.factors, self.offsets, self.row, self.col, self.deviation, self.drawn)
+
+    @cached_property
     def load(self) -> Ledger:
         """What one application asks of amplifiers and time, whichever way it goes."""
         return self._load(np.ones(self.count, bool))
@@ -202,6 +195,23 @@ class InvBank:
             inv_products=int(sizes.astype(np.int64) @ self.kept[which]), rounds=1,
             settling_seconds=float(self.settling[which].sum()), amplifier_settlings=float(sizes @ slowness),
             round_settlings=float(slowness.max()))
+
+
+@compiled
+def _row_figures(offsets, row, value, noise, sizes, fullest, loudest, heaviest, silent):  # type: ignore[no-untyped-def]
+    """Find each block's largest count of cells in a row, largest noise, and largest and smallest sum of |value|."""
+    count, total = np.empty(fullest.size and sizes.max(), np.int64), np.empty(fullest.size and sizes.max())
+    for k in range(sizes.size):
+        count[: sizes[k]], total[: sizes[k]] = 0, 0.0
+        loudest[k] = fullest[k] = heaviest[k] = 0.0
+        silent[k] = False
+        for e in range(offsets[k], offsets[k + 1]):
+            count[row[e]] += 1
+            total[row[e]] += abs(value[e])
+            loudest[k] = max(loudest[k], noise[e])
+        for i in range(sizes[k]):
+            fullest[k], heaviest[k] = max(fullest[k], count[i]), max(heaviest[k], total[i])
+            silent[k] = silent[k] or total[i] == 0.0
 
 
 def _chunks(count: int, size: int, entries: int) -> Iterator[NDArray[np.int64]]:
@@ -262,12 +272,12 @@ def program_bank(
                 if loop.load.ndim == 3:
                     matrix = thinned(matrix, held.blocks)
             trial = factorise(matrix)
-            on = np.bincount(part.owner * np.int64(n) + part.row, minlength=len(pending) * n)
-            fullest = on.reshape(-1, n).max(axis=1, initial=0)
-            worst = np.zeros(len(pending))
-            np.maximum.at(worst, part.owner, noise)
+            fullest, loudest, heaviest = np.empty((3, len(pending)))
+            silent = np.empty(len(pending), bool)
+            _row_figures(part.offsets, part.row, held.blocks.value, noise, part.sizes, fullest, loudest, heaviest,
+                         silent)
             smallest = smallest_singular_value(trial) / POWER_ITERATION_MARGIN
-            loudest = worst * np.sqrt(fullest)
+            loudest *= np.sqrt(fullest)
             if not chip.cell.plain:  # cells differ: what a row really adds up to
                 rows = np.bincount(part.owner * np.int64(n) + part.row, held.read_deviation**2, len(pending) * n)
                 loudest = np.sqrt(rows.reshape(-1, n).max(axis=1, initial=0.0))
@@ -276,15 +286,12 @@ def program_bank(
             good = trial.regular & (delta <= LARGEST_DELTA) & (smallest > SINGULAR)
             good &= stable(matrix, trial, loop, chip)  # ideal cells too: they make no circuit stable that is not
             if chip.faults.any:  # a line without a cell, which the finite gain alone would hold
-                current = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
-                silent = ((current.reshape(-1, n) == 0) & (np.arange(n) < part.sizes[:, None])).any(axis=1)
                 good &= ~silent
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
-            total = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
             # the conductance through which the input drives a row is as large as the diagonal
-            slowness[done] = (1.0 + total.reshape(-1, n).max(axis=1, initial=0.0)[good]) / smallest[good]
+            slowness[done] = (1.0 + heaviest[good]) / smallest[good]
             final_shift[done], final_delta[done], final_smallest[done] = held.shift[good], delta[good], smallest[good]
             if loop is not None and good.any():
                 chosen = np.flatnonzero(good)
@@ -295,19 +302,17 @@ def program_bank(
                     sampled = sampling(loop, chip)
                     circuits.append((done, Lines.of(loop, kept_factors, spread.select(chosen), chip, sampled)))
             if read or aims is not None:
-                lengths = np.diff(scaled.offsets)[done]
-                target = np.repeat(scaled.offsets[done] - np.concatenate(([0], np.cumsum(lengths)))[:-1], lengths)
-                target += np.arange(len(target))
-                here = good[part.owner]
+                target, here = scaled.entries(done), part.entries(np.flatnonzero(good))
                 if read:
                     deviation[target] = noise[here]
                 if aims is not None:
-                    k = pending[part.owner[here]]
+                    k = np.repeat(done, np.diff(scaled.offsets)[done])
                     scales = scale[k, part.row[here]] * scale[k, part.col[here]] * sign[k]
                     aims[target] = (held.intended + (part.value - lowered.value))[here] / scales
             ledger.add(Ledger(cells_written=held.cells, tiles_programmed=len(pending),
                               tiles_reprogrammed=len(pending) if attempt else 0,
-                              tiles_replaced=moved))
+                              tiles_replaced=moved, write_pulses=held.written.pulses,
+                              pulses_in_turn=held.written.in_turn))
             if good.all():
                 break
             # what is missing to δ = 1, and at least twice what was there, so that the loop ends
@@ -315,14 +320,19 @@ def program_bank(
             missing = np.where(over, (np.where(over, delta, 0.0) - 0.9) * smallest, 0.0)
             least = np.full(len(pending), 0.01)
             if chip.faults.any:  # in place of a tile with a line that carries no current a spare one may do as it is
-                replaced = silent | (attempt >= PATIENCE)
-                least = np.where(silent, 0.0, 0.01)
+                replaced = (silent | (attempt >= PATIENCE)) & (spare < chip.faults.spares)
+                least = np.where(silent & replaced, 0.0, 0.01)
                 spare, moved = (spare + replaced)[~good], int(np.count_nonzero(replaced & ~good))
             else:
                 spare = spare[~good]
             extra = np.maximum(np.maximum(2.0 * extra, least), extra + missing)[~good]
             pending = pending[~good]
         else:
+            if chip.faults.any and silent.any():
+                raise ProgrammingFailed(
+                    f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) are dead, have too few lines that "
+                    f"work or stay unstable, and so do up to {chip.faults.spares} spare tiles in the place of each. A "
+                    "chip with fewer dead tiles and lines, or more spares (-analog_spares), is needed.")
             raise ProgrammingFailed(
                 f"tile {int(scaled.tiles[pending[0]])}: {len(pending)} tile(s) stay unstable after {ATTEMPTS} "
                 f"programmings {'on spare tiles ' if chip.faults.any else ''}with growing shift. Try more cell bits, "

@@ -1,4 +1,4 @@
-"""Compiled kernels of the tiles: random draws, substitution, INV shots; in one file, as Numba's cache wants it.
+"""Compiled kernels of the tiles: random draws, substitution with stored factors.
 
 The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011), counter based, so that no state is
 kept, no tile depends on another, and no rank count or batch order changes what a tile draws.
@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from analogpde.compiled import compiled
+from analogpde.tile.lanes import LANES
 
 _LOW = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers and Weyl increments of Philox4x32 (Salmon et al., table 2)
@@ -142,33 +143,6 @@ def round_to_codes(vector, codes):  # type: ignore[no-untyped-def]
                 vector[i] = np.rint(vector[i] / step) * step
 
 
-LANES = 8  # tiles solved side by side, one in each float of a vector register
-
-
-@compiled
-def pack(data, base, width, sizes, members, group_base, group_width, group_size, out):  # type: ignore[no-untyped-def]
-    """Interleave the factors of the members of each group, entry by entry: out[entry, lane].
-
-    Shorter and narrower members are padded with the identity.
-    """
-    for g in range(group_base.size):
-        n, w = group_size[g], group_width[g]
-        here = group_base[g]
-        out[here: here + 2 * w * n] = 0.0
-        out[here + 2 * w * n: here + (2 * w + 1) * n] = 1.0
-        for lane in range(LANES):
-            k = members[g, lane]
-            if k < 0:
-                continue
-            mine = width[k]
-            for j in range(sizes[k]):
-                source, target = base[k] + 2 * mine * j, here + 2 * w * j
-                for i in range(mine):  # L from the diagonal down; U from w above the diagonal down to it
-                    out[target + i, lane] = data[source + i]
-                    out[target + 2 * w - mine + i, lane] = data[source + mine + i]
-                out[here + 2 * w * n + j, lane] = data[base[k] + 2 * mine * sizes[k] + j]
-
-
 @compiled
 def _subtract(y, q, data, p, v):  # type: ignore[no-untyped-def]
     """y[q] −= data[p] · v, lane by lane; all is read before anything is written, so that vector registers serve."""
@@ -277,181 +251,38 @@ def solve_groups(data, members, group_base, group_width, group_size, rows, cols,
 
 
 @compiled
-def _solve_full(data, base, n, w, transposed, lane, size, row, col, error, start, y, solution):  # type: ignore[no-untyped-def]
-    """Solve (Ĝ + E) x = Ĝ start for one tile as a full system; write x to `solution`.
+def probe_groups(data, members, group_base, group_width, group_size, rows, sizes, begin, first, start, y, norm):  # type: ignore[no-untyped-def]
+    """One step of the power iteration on (L U)⁻ᵀ (L U)⁻¹ for every block: norm[k] becomes ‖(L U)⁻¹ v‖ for ‖v‖ = 1.
 
-    E is what the band `error` holds at (row, col). All by places: (I + Ĝ⁻¹ E) x = start.
+    Group g has the rows from begin[g] of y to itself. The first step takes `start`, by rows of the blocks.
     """
-    matrix = np.eye(size, dtype=np.float32)
-    inverse = np.empty((size, size), np.float32)  # its columns are the rows here
-    for j in range(size):
-        _room(n, w, y)
-        y[w: w + n] = 0.0
-        y[w + j, lane] = 1.0
-        _settle(data, base, n, w, y, transposed)
-        for t in range(size):
-            inverse[j, t] = y[w + t, lane]
-    for e in range(row.size):
-        for t in range(size):
-            matrix[t, col[e]] += inverse[row[e], t] * error[2 * w * col[e] + w + row[e], lane]
-    right = np.empty(size, np.float32)
-    for t in range(size):
-        right[t] = start[t, lane]
-    right = np.linalg.solve(matrix, right)
-    for t in range(size):
-        solution[t, lane] = right[t]
-
-
-@compiled
-def _subtract_product(band, n, w, x, y):  # type: ignore[no-untyped-def]
-    """y −= E x for a group, E within the band: e_ij at (2 w + 1) j + w + i − j; y has w rows of room on either side."""
-    for j in range(n):
-        v = _lanes(x, j)
-        column = (2 * w + 1) * j
-        for i in range(2 * w + 1):
-            _subtract(y, j + i, band, column + i, v)
-
-
-@compiled
-def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes, kept, offsets, row, col, deviation,  # type: ignore[no-untyped-def]
-          drawn, scale, sign, dac, adc, seed, word, tiles, event, x, transposed):
-    """One shot of every tile, in place on x (K, n); return the number of shots solved densely.
-
-    row, col: places (not rows) of the cells with read noise. A transposed shot drives the columns and reads the rows:
-    the caller exchanges rows and cols, row and col.
-    """
-    n_max = rows.shape[1]
-    longest = cells = 0
-    for g in range(group_base.size):
-        longest = max(longest, group_size[g] + 2 * group_width[g])
-    for k in range(sizes.size):
-        cells = max(cells, offsets[k + 1] - offsets[k])
-    y = np.empty((longest, LANES), np.float32)
-    b, solution, start = (np.zeros((n_max, LANES), np.float32), np.zeros((n_max, LANES), np.float32),
-                          np.zeros((n_max, LANES), np.float32))
-    most = 0  # entries of a band
-    for g in range(group_base.size):
-        most = max(most, (2 * group_width[g] + 1) * group_size[g])
-    error = np.empty((most if cells else 0, LANES), np.float32)
-    room = max(cells, n_max) + 8
-    draws, words = np.empty(room, np.float32), np.empty((4, room // 8 + 1), np.uint64)
-    read = np.empty(n_max, np.float32)
-    power, previous, latest = np.ones(LANES), np.empty(LANES), np.empty(LANES)
-    change, size = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    working, failed = np.zeros(LANES, np.bool_), np.zeros(LANES, np.bool_)
-    dense_solves = 0
+    total = np.empty(LANES)
     for g in range(group_base.size):
         n, w = group_size[g], group_width[g]
-        inside = y[w: w + n]
-        _room(n, w, y)
-        for lane in range(LANES):
-            k = members[g, lane]
-            working[lane] = False
-            b[:n, lane] = 0.0
-            if k < 0:
-                continue
-            # the block exponent: tiles work in FP32, the vector's size must not
-            largest = 0.0
-            for i in range(sizes[k]):
-                largest = max(largest, abs(x[k, i] * scale[k, i]))
-            power[lane] = 1.0
-            if 0.0 < largest < np.inf:
-                power[lane] = math.ldexp(1.0, math.frexp(largest)[1] - 1)
-            for t in range(sizes[k]):
-                i = rows[k, t]
-                b[t, lane] = x[k, i] * scale[k, i] / power[lane]
-            round_to_codes(b[: sizes[k], lane], dac)
-        inside[:] = b[:n]
-        _settle(data, group_base[g], n, w, y, transposed)
-        solution[:n] = inside
-        inside[:] = b[:n]
-        cellwise = linewise = False
-        for lane in range(LANES):
-            k = members[g, lane]
-            if k >= 0 and offsets[k + 1] > offsets[k]:
-                cellwise, linewise = cellwise or drawn[k], linewise or not drawn[k]
-        if linewise:
-            # x − Ĝ⁻¹ξ, ξ_i normal with variance Σ_j σ_ij² x_j²
-            error[: (2 * w + 1) * n] = 0.0
+        v = y[begin[g]: begin[g] + n + 2 * w]
+        if first:
+            v[:] = 0.0
             for lane in range(LANES):
                 k = members[g, lane]
-                if k >= 0 and not drawn[k]:
-                    for e in range(offsets[k], offsets[k + 1]):
-                        error[2 * w * col[e] + w + row[e], lane] = deviation[e] ** 2
-            start[:n] = solution[:n] ** 2
-            y[: 2 * w + n] = 0.0
-            _subtract_product(error, n, w, start, y)
-            for lane in range(LANES):
-                k = members[g, lane]
-                if k >= 0 and not drawn[k] and offsets[k + 1] > offsets[k]:
-                    fill_read(draws, words, sizes[k], seed, word, tiles[k], event)
+                if k >= 0:
                     for t in range(sizes[k]):
-                        inside[t, lane] = b[t, lane] - np.sqrt(-inside[t, lane]) * draws[t]
-                else:
-                    inside[:, lane] = b[:n, lane]
-        if cellwise:
-            error[: (2 * w + 1) * n] = 0.0
-            start[:n] = solution[:n]
-        for lane in range(LANES):
-            k = members[g, lane]
-            if k >= 0 and drawn[k] and offsets[k + 1] > offsets[k]:
-                working[lane] = True
-                previous[lane] = np.inf
-                begin, count = offsets[k], offsets[k + 1] - offsets[k]
-                fill_read(draws, words, count, seed, word, tiles[k], event)
-                for e in range(count):
-                    error[2 * w * col[begin + e] + w + row[begin + e], lane] = draws[e] * deviation[begin + e]
-        step = 0
-        noisy = cellwise or linewise
-        while noisy:
-            if step > 0:
-                inside[:] = b[:n]
-            if cellwise:
-                _subtract_product(error, n, w, solution, y)
-            _room(n, w, y)
-            _settle(data, group_base[g], n, w, y, transposed)
-            noisy = False
-            step += 1
-            if not cellwise:
-                solution[:n] = inside
-                break
-            change[:], size[:] = 0.0, 0.0
-            for t in range(n):
+                        v[w + t, lane] = start[rows[k, t]]
+        else:
+            _room(n, w, v)
+            _settle(data, group_base[g], n, w, v, True)
+        for again in range(2):
+            total[:] = 0.0
+            for t in range(w, w + n):
                 for lane in range(LANES):
-                    change[lane] = max(change[lane], abs(inside[t, lane] - solution[t, lane]))
-                    size[lane] = max(size[lane], abs(inside[t, lane]))
-            for lane in range(LANES):
-                if not working[lane]:
-                    if step == 1:
-                        solution[:n, lane] = inside[:, lane]
-                    continue
-                k = members[g, lane]
-                solution[:n, lane] = inside[:, lane]
-                now = change[lane] / previous[lane] if step > 1 else 0.5  # a guess until there are two changes
-                rate = max(now, latest[lane]) if step > 2 else now  # it varies from sweep to sweep
-                previous[lane], latest[lane] = change[lane], now
-                if rate < 1.0 and change[lane] * rate <= (1.0 - rate) * 2.0**-13 * size[lane]:  # what is still to come
-                    working[lane] = False
-                elif rate > 0.9 or step == 24 or not rate >= 0.0:
-                    working[lane] = False
-                    # what came in infinite goes out so
-                    failed[lane] = np.isfinite(start[: sizes[k], lane]).all()
-                noisy = noisy or working[lane]
+                    total[lane] += np.float64(v[t, lane]) * np.float64(v[t, lane])
+            if again == 0:
+                for lane in range(LANES):
+                    total[lane] = 1.0 / max(np.sqrt(total[lane]), 1e-30)
+                for t in range(w, w + n):
+                    for lane in range(LANES):
+                        v[t, lane] *= np.float32(total[lane])
+                _room(n, w, v)
+                _settle(data, group_base[g], n, w, v, False)
         for lane in range(LANES):
-            if failed[lane]:
-                failed[lane] = False
-                dense_solves += 1
-                k = members[g, lane]
-                begin, end = offsets[k], offsets[k + 1]
-                _solve_full(data, group_base[g], n, w, transposed, lane, sizes[k], row[begin:end], col[begin:end],
-                            error, start, y, solution)
-        for lane in range(LANES):
-            k = members[g, lane]
-            if k < 0:
-                continue
-            for t in range(sizes[k]):
-                read[cols[k, t]] = solution[t, lane]
-            round_to_codes(read[: kept[k]], adc)
-            for i in range(kept[k]):
-                x[k, i] = sign[k] * read[i] * scale[k, i] * power[lane]
-    return dense_solves
+            if members[g, lane] >= 0:
+                norm[members[g, lane]] = np.sqrt(total[lane])

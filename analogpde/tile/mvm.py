@@ -19,18 +19,52 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.chip import Multiplier
+from analogpde.chip import Chip, Multiplier, Wire
 from analogpde.compiled import compiled
+from analogpde.cost import Ledger
 from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.wires import approximate
+from analogpde.tile.writing import Written, write_levels
 
 SLICE_BITS = 3
 # ADC steps per standard deviation of the noise up to which rounding is one more independent noise.
 SMOOTH = 2.0
+# A progressive residual uses as many slices as make the others' part at most this fraction of it.
+UNRESOLVED = 0.1
+_ROOM = 1 << 21  # entries of full arrays worked on at a time
 
 
 def slices(bits: int, width: int = SLICE_BITS) -> int:
     """Return the number of slices of `width` bits that `bits` bits need."""
     return -(-bits // width)
+
+
+def rounds_of(multiplier: Multiplier, bits: int, kept: int | None = None) -> int:
+    """Return how many settlings of a product follow each other: its input slices, or one if each has its own arrays.
+
+    Args:
+        bits: of the input. kept: top slices that are used; None: all.
+    """
+    inputs = slices(bits, multiplier.input_bits)
+    return 1 if multiplier.order == "parallel" else inputs if kept is None else min(kept, inputs)
+
+
+def left_out(
+    multiplier: Multiplier, bits: int, kept: int, steps: tuple[float, float], sizes: tuple[float, float],
+    matrix: tuple[int, float],
+) -> float:
+    """Return a bound of what a product lacks that is made of the top slices alone, ‖Δ‖ ≤ n δA ‖x‖ + ‖A‖_∞ δx √N.
+
+    Args:
+        multiplier, bits: of the slices. kept: top slices of matrix and input that are used.
+        steps: of the fixed-point matrix and input; δ is the value of the last digit used, 0 if that is the last.
+        sizes: ‖x‖ and √N. matrix: n, most entries of a row, and ‖A‖_∞.
+    """
+    deltas = []
+    for width, step in zip((multiplier.cell_bits, multiplier.input_bits), steps, strict=True):
+        dropped = slices(bits, width) - kept
+        deltas.append(step * 2.0 ** (width * dropped) if dropped > 0 else 0.0)
+    return matrix[0] * deltas[0] * sizes[0] + matrix[1] * deltas[1] * sizes[1]
 
 
 def to_fixed_point(values: NDArray[np.float64], bits: int, largest: float) -> NDArray[np.float64]:
@@ -224,15 +258,16 @@ class SlicedBank:
 
 def program_sliced(
     indptr: NDArray[np.integer], col: NDArray[np.integer], codes: NDArray[np.int64], bits: int, multiplier: Multiplier,
-    tile: int, *, blocks: NDArray[np.int64] | None = None, first: int = 0, seed: int = 0, name: str = "",
-    event: int = 0,
+    tile: int, *, blocks: NDArray[np.int64] | None = None, place: NDArray[np.int64] | None = None, first: int = 0,
+    wire: Wire | None = None, conductance: float = 1.0, seed: int = 0, name: str = "", event: int = 0,
 ) -> SlicedBank:
     """Program a matrix of integers on arrays; blocks without an entry get none.
 
     Args:
         indptr, col, codes: rows in compressed form, columns ascending; |codes| ≤ 2^bits.
         bits, multiplier: see `SlicedBank`. tile: rows and columns of an array.
-        blocks: block column of each entry; None: col // tile.
+        blocks: block column of each entry; None: col // tile. place: column of the array; None: col % tile.
+        wire: of the arrays; None: ideal. conductance: of the largest digit, S.
         first: global id of the first block; they are numbered in order.
         seed, name, event: key of the programming errors.
     """
@@ -260,5 +295,65 @@ def program_sliced(
         draws = normal(entries, seed=seed, word=stream(Purpose.PROGRAMMING, name + "~sliced"), tiles=tiles, event=event)
         error = draws.reshape(digits.shape) * (multiplier.programming_error * (2**multiplier.cell_bits - 1))
         error = error.astype(np.float32)
+    if wire is not None and not wire.ideal:
+        columns = np.asarray(col, np.int64) % tile if place is None else place
+        held = digits.astype(np.float64) + (error if error.size else 0.0)
+        seen = _wired(held, row % tile, columns[order], np.cumsum(new_block) - 1, count, tile, wire,
+                      conductance / (2**multiplier.cell_bits - 1))
+        error = (seen - digits).astype(np.float32)
     return SlicedBank(multiplier, bits, starts, row[lines], np.searchsorted(owner, np.arange(count + 1)), tiles, at,
                       digits, error, fullest[owner], seed, name)
+
+
+def _wired(
+    held: NDArray[np.float64], row: NDArray[np.int64], col: NDArray[np.int64], owner: NDArray[np.int64], count: int,
+    tile: int, wire: Wire, digit: float,
+) -> NDArray[np.float64]:
+    """Return what is read of digits behind the wires of their arrays, entry by entry, shape of `held`.
+
+    Each slice has arrays of its own, one for each sign. Couplings of other entries are left out, as
+    `analogpde.tile.wires.approximate` does: of second order in what the wires change.
+
+    Args:
+        held: digits of the entries, shape (E, S). row, col: in the array. owner: block of each, ascending.
+        count: blocks. digit: conductance of a digit of one, S.
+    """
+    seen = np.empty_like(held, np.float64)
+    step = max(1, _ROOM // tile**2)
+    for start in range(0, count, step):
+        first, last = np.searchsorted(owner, (start, start + step))
+        mine = slice(first, last)
+        blocks = min(step, count - start)
+        ohms = [np.full(2 * blocks, (r or 0.0) * digit) for r in (wire.row, wire.column)]
+        for s in range(held.shape[1]):
+            at = (owner[mine] - start + blocks * (held[mine, s] < 0), row[mine], col[mine])
+            arrays = np.zeros((2 * blocks, tile, tile))
+            arrays[at] = np.abs(held[mine, s])
+            through, _ = approximate(arrays, *ohms)
+            seen[mine, s] = np.sign(held[mine, s]) * through[at]
+    return seen
+
+
+def write_sliced(
+    codes: NDArray[np.int64], bits: int, chip: Chip, *, first: int = 0, seed: int = 0, name: str = "",
+) -> Ledger:
+    """Return what writing the slices of a matrix takes: cells and pulses; a digit of zero is a cell that is off.
+
+    Cells are verified to the window of the multiplier's programming error; with none, to half a digit, which the sums
+    that are read to the last digit need.
+
+    Args:
+        codes: of the entries. bits, chip: of the slices.
+        first: what keys the draws beside seed and name: number of the first row.
+    """
+    m, largest = chip.multiplier, 2**chip.multiplier.cell_bits - 1
+    tolerance = np.sqrt(3.0) * m.programming_error if m.programming_error else 0.5 / largest
+    base, count = largest + 1, slices(bits, m.cell_bits)
+    # the top digit alone may be one too many: a cell at its largest conductance
+    level = np.where(np.abs(codes) >= base**count, largest * base ** (count - 1), np.abs(codes))
+    ends, total = np.array([0, len(codes)]), Written()
+    for copy in range(slices(bits, m.input_bits) if m.order == "parallel" else 1):
+        total += write_levels(chip, ends, np.zeros(len(codes), np.int64), level, np.zeros_like(level), base, count,
+                              1, np.array([first]), seed=seed, name=name + "~sliced", event=copy,
+                              tolerance=float(tolerance))
+    return Ledger(cells_written=total.cells, write_pulses=total.pulses)

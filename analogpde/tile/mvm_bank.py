@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
+from analogpde.tile import uneven
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import dead_rows, hold
 from analogpde.tile.lines import Drawing
@@ -25,8 +26,10 @@ from analogpde.tile.noise import Purpose, normal, stream
 from analogpde.tile.open_loop import OpenLines, read_out
 from analogpde.tile.products import multiply
 from analogpde.tile.programming import FINEST, check_slices, split_digits
+from analogpde.tile.writing import write, write_levels
 
-SPARES = 8  # arrays tried in one place
+PLACES = 8  # arrays tried for a block at most: the first and its spares; keeps their draws apart
+CALIBRATION, CALIBRATIONS = "~calibration", 32  # random inputs that set the ADCs' full scale
 Crowded = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 CROWDED = 0.5  # an array with entries at more of its crossings is faster with all of them
 ARRAYS = 4  # of one block at most, for the numbering of arrays: lines of two tiles, rows and columns
@@ -156,7 +159,7 @@ class MvmBank:
         if transposed:
             read, cells = (*read[2:], *read[:2]), cells[::-1]
         if self.circuit is not None and self.count:
-            return self._through_lines(self.circuit, read, cells[0], cells[1], x, y, event)
+            return self._through_lines(self.circuit, read, cells[0], cells[1], x, y, event, transposed)
         codes = self.chip.dac.codes, self.chip.adc.codes
         self._multiply((self.block, *read), cells, codes, self.word, event, -1.0, x, y)
         return Ledger(mvm_shots=self.count, dac_conversions=len(read[3]), adc_conversions=len(read[1]),
@@ -207,7 +210,7 @@ class MvmBank:
 
     def _through_lines(
         self, circuit: OpenLines, read: tuple[NDArray[np.integer], ...], row: NDArray[np.int32],
-        col: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64], event: int,
+        col: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64], event: int, transposed: bool,
     ) -> Ledger:
         """One shot of every array, with all that its lines do; arrays that clip are repeated with half the input."""
         row_offsets, rows, col_offsets, cols = read
@@ -233,7 +236,7 @@ class MvmBank:
             word = stream(Purpose.MULTIPLY, f"{circuit.name}~{repeat}") if repeat else self.word
             own = (local, row_offsets, own_rows.astype(np.int32), col_offsets, own_cols.astype(np.int32))
             self._multiply(own, (row, col), (0, 0), word, event, 1.0, volts, product)
-            got, clipped = circuit.read(self.chip, product, part, reads, drawing)
+            got, clipped = circuit.read(self.chip, product, part, reads, drawing, transposed)
             answer[pending] = got[pending]
             shots += int(pending.sum())
             conversions += [int(widths[pending].sum()), int(heights[pending].sum())]
@@ -244,6 +247,31 @@ class MvmBank:
         answer *= largest[:, None]
         np.subtract.at(y, (np.repeat(self.block, heights), rows), answer[reads])
         return Ledger(mvm_shots=shots, dac_conversions=int(conversions[0]), adc_conversions=int(conversions[1]))
+
+
+def _calibrated(bank: MvmBank, circuit: OpenLines) -> MvmBank:
+    """Return a bank whose ADCs have the full scale that its largest outputs for random inputs ask for, either way."""
+    count, ends = bank.count, np.arange(bank.count + 1, dtype=np.int64)
+    word = stream(Purpose.PROBE, circuit.name + CALIBRATION)
+    lines, offsets, cells = (bank.rows, bank.cols), (bank.row_offsets, bank.col_offsets), (bank.row, bank.col)
+    reach = np.zeros((2, count))
+    for transposed in (0, 1):
+        read, driven = transposed, 1 - transposed
+        heights, widths = np.diff(offsets[read]), np.diff(offsets[driven])
+        own = [(np.arange(len(lines[k])) - np.repeat(offsets[k][:-1], np.diff(offsets[k]))).astype(np.int32)
+               for k in (read, driven)]
+        most = int(widths.max(initial=0))
+        for shot in range(CALIBRATIONS):
+            event = 2 * shot + transposed
+            x = normal(ends * most, seed=bank.seed, word=word, tiles=bank.tiles, event=event).reshape(count, most)
+            x *= np.arange(most) < widths[:, None]
+            x /= np.abs(x).max(axis=1, keepdims=True, initial=1e-300)
+            product = np.zeros((count, int(heights.max(initial=0))))
+            bank._multiply((ends[:-1], offsets[read], own[0], offsets[driven], own[1]),
+                           (cells[read], cells[driven]), (0, 0), word, event, 1.0, x, product)
+            reach[transposed] = np.maximum(reach[transposed], np.abs(product).max(axis=1, initial=0.0))
+    scale = bank.chip.adc.calibrated or 1.0
+    return replace(bank, circuit=replace(circuit, reach=np.where(reach > 0, scale * reach, 1.0)))
 
 
 def _hold(
@@ -257,23 +285,26 @@ def _hold(
     """
     pending = np.full(arrays.count, True)
     held, read, intended, spent = np.zeros(len(aimed)), np.zeros(len(aimed)), aimed.copy(), Ledger()
-    for number in range(SPARES):
+    for number in range(1 + chip.faults.spares):
         spare = np.full(arrays.count, number)
         there = hold(chip, arrays, aimed, largest, level=level, trim=None if level is None else np.zeros_like(level),
                      unit=None if level is None else unit, base=base, slices=slices, seed=seed, name=name,
-                     event=event * SPARES + number, spare=spare, feedback=False)
+                     event=event * PLACES + number, spare=spare, feedback=False)
         good = pending & ~dead_rows(chip, arrays, slices=0, seed=seed, name=name, spare=spare).any(axis=1)
         mine = good[arrays.owner]
         held[mine], read[mine], intended[mine] = there.value[mine], there.read[mine], there.intended[mine]
         tried = int(pending.sum())
-        spent.add(Ledger(cells_written=there.cells * tried // max(1, arrays.count), tiles_programmed=tried,
-                         tiles_reprogrammed=tried if number else 0, tiles_replaced=tried if number else 0))
+        cells, pulses, turns = (amount * tried // max(1, arrays.count)
+                                for amount in (there.cells, there.written.pulses, there.written.in_turn))
+        spent.add(Ledger(cells_written=cells, tiles_programmed=tried, tiles_reprogrammed=tried if number else 0,
+                         tiles_replaced=tried if number else 0, write_pulses=pulses, pulses_in_turn=turns))
         pending &= ~good
         if not pending.any():
             return held, read, intended, spent
     raise ProgrammingFailed(
         f"array {int(arrays.tiles[np.argmax(pending)])}: {int(pending.sum())} array(s) are dead, and so are "
-        f"{SPARES - 1} spare ones in the place of each. A chip with fewer dead tiles and lines is needed.")
+        f"{chip.faults.spares} spare ones in the place of each. A chip with fewer dead tiles and lines, or more "
+        "spares, is needed.")
 
 
 def program_mvm(
@@ -343,14 +374,29 @@ def program_mvm(
         if chip.cell.sign_mapping == "bias":  # half of the levels for each sign
             units *= 2.0
             largest *= 2.0
-        unit = units[array]
+        unit, places = units[array], chip.cell.places
         level = np.rint(np.divide(np.abs(value), unit, out=np.zeros(len(value)), where=unit > 0)).astype(np.int64)
         aimed = np.sign(value) * unit * level
+        if places is not None:
+            table, codes = uneven.sums(places, slices)
+            largest *= (base**slices - 1) / (top * (base - 1) * table[-1])
+            near = uneven.nearest(table, np.abs(value) / np.where(largest > 0, largest, 1.0)[array])
+            level, aimed = codes[near], np.sign(value) * largest[array] * table[near]
         on, variance = np.zeros(len(value), np.int64), np.zeros(len(value))
         split_digits(level, base, slices, top, on, variance)
         cells = int(on.sum())
     if simple:
-        spent = Ledger(cells_written=cells, tiles_programmed=number)
+        most = int(np.diff(row_offsets).max(initial=1))
+        place = (row_index - row_offsets[array]).astype(np.int64)
+        if level is not None:
+            written = write_levels(chip, offsets, place, level, np.zeros_like(level), base, slices, most, keys,
+                                   seed=seed, name=name, event=event)
+        else:
+            used = np.flatnonzero(value)
+            written = write(chip, np.abs(value[used]) / largest[array[used]], array[used] * most + place[used],
+                            np.searchsorted(used, offsets), keys, seed=seed, name=name, event=event)
+        spent = Ledger(cells_written=cells, tiles_programmed=number, write_pulses=written.pulses,
+                       pulses_in_turn=written.in_turn)
         spread = np.sqrt(variance) * largest[array]
         held, deviation = aimed, (chip.cell.read_noise or 0.0) * spread
         if chip.cell.programming_error:
@@ -383,6 +429,8 @@ def program_mvm(
         row_index.astype(np.int32), col_index.astype(np.int32),
         held.astype(np.float32), np.zeros(0, np.float32) if chip.quiet else noise.astype(np.float32), keys, chip,
         seed, stream(Purpose.MULTIPLY, name), spent, circuit, wire_error)
+    if circuit is not None and chip.adc.calibrated is not None:
+        bank = _calibrated(bank, circuit)
     if given is not None:
         aimed = aimed[given]
     unsorted = np.empty(len(value))

@@ -138,6 +138,8 @@ class OpenLines:
         offset: of the outputs, V in units of the entries, shape (P, lines). dac, adc: offsets of the converters,
             fractions of the full scale, shape (P, lines).
         name: of the bank, which keys the noise.
+        reach: calibrated full scale of the ADCs for columns driven and for rows driven, in units of the entries for
+            inputs of a full scale, shape (2, P); None: as the converter says.
     """
 
     full_scale: Array
@@ -146,6 +148,7 @@ class OpenLines:
     dac: Array
     adc: Array
     name: str
+    reach: Array | None = None
 
     @staticmethod
     def draw(
@@ -186,12 +189,14 @@ class OpenLines:
 
     def read(
         self, chip: Chip, product: Array, part: Array, reads: NDArray[np.bool_], drawing: Drawing,
+        transposed: bool = False,
     ) -> tuple[Array, NDArray[np.bool_]]:
         """Return what the host gets of the products (per full scale), and which arrays clipped.
 
         Args:
             product: in units of the entries, for inputs in full scales, shape (P, lines read).
             part: of the full scale that the host used, shape (P,).
+            transposed: whether rows were driven.
         """
         height = product.shape[1]
         scale = (self.full_scale / self.feedback)[:, None]
@@ -201,11 +206,14 @@ class OpenLines:
             clipped |= (reads & (np.abs(volts) > chip.amplifier.swing)).any(axis=1)
             volts = np.clip(volts, -chip.amplifier.swing, chip.amplifier.swing)
         reach = np.full(len(volts), chip.adc.range or 0.0)
-        if chip.adc.range is None:
+        fixed = chip.adc.range is not None or self.reach is not None
+        if self.reach is not None:
+            reach = self.reach[int(transposed)] * scale[:, 0]
+        elif chip.adc.range is None:
             reach = np.where(reads, np.abs(volts), 0.0).max(axis=1, initial=0.0)
         reach = np.where(reach > 0, reach, 1.0)[:, None]
         seen = volts / reach + self.adc[:, :height] + drawing.noise(chip.adc.noise, "~adc", height)
-        if chip.adc.range is not None:
+        if fixed:
             clipped |= (reads & (np.abs(seen) > 1.0)).any(axis=1)
             seen = np.clip(seen, -1.0, 1.0)
         return code(chip.adc, seen) * reach / (scale * part[:, None]), clipped

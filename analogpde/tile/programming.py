@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.chip import Chip, Drift, Faults
+from analogpde.chip import Chip, Drift, Faults, Writing
 from analogpde.compiled import compiled
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import Held, cells_per_row, hold, static_deviation
 from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.uneven import choose_largest, round_blocks, sums
+from analogpde.tile.writing import Written, write, write_levels
 
 # A shift proportional to the largest conductance needs a larger conductance to hold it; at 1 there is none.
 LARGEST_SHIFT = 0.9
@@ -45,6 +47,7 @@ class Conductances:
         cells: memory cells that are on, a count over all blocks.
         common: conductance at each row node that no entry shows, because it cancels: leaks, the lowest level of a
             pair, a bias column; shape (K, n).
+        written: what writing the cells took.
     """
 
     blocks: Blocks
@@ -57,6 +60,28 @@ class Conductances:
     shift: NDArray[np.float64]
     cells: int
     common: NDArray[np.float64]
+    written: Written
+
+
+@compiled
+def _diagonals(offsets, row, col, value, sizes, diagonal):  # type: ignore[no-untyped-def]
+    """Find the diagonal of each block, zero where there is none; return the first entry that is not finite, or −1."""
+    bad = -1
+    for k in range(sizes.size):
+        diagonal[k] = 0.0
+        for e in range(offsets[k], offsets[k + 1]):
+            if row[e] == col[e]:
+                diagonal[k, row[e]] = value[e]
+            if bad < 0 and not np.isfinite(value[e]):
+                bad = e
+    return bad
+
+
+@compiled
+def _scale(offsets, row, col, value, scale, sign, scaled):  # type: ignore[no-untyped-def]
+    for k in range(sign.size):
+        for e in range(offsets[k], offsets[k + 1]):
+            scaled[e] = value[e] * (scale[k, row[e]] * scale[k, col[e]]) * sign[k]
 
 
 def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[np.float64]]:
@@ -68,13 +93,11 @@ def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[n
     Raises:
         ProgrammingFailed: a diagonal entry is zero or not finite, or a block's diagonal changes sign.
     """
-    owner = blocks.owner
-    if not np.isfinite(blocks.value).all():
-        bad = int(blocks.tiles[owner[~np.isfinite(blocks.value)][0]])
+    diagonal = np.empty((blocks.count, blocks.size))
+    wrong = _diagonals(blocks.offsets, blocks.row, blocks.col, blocks.value, blocks.sizes, diagonal)
+    if wrong >= 0:
+        bad = int(blocks.tiles[np.searchsorted(blocks.offsets, wrong, side="right") - 1])
         raise ProgrammingFailed(f"tile {bad}: the block holds NaN or infinity; check the assembly of the matrix.")
-    on_diagonal = blocks.row == blocks.col
-    diagonal = np.zeros((blocks.count, blocks.size))
-    diagonal[owner[on_diagonal], blocks.row[on_diagonal]] = blocks.value[on_diagonal]
     inside = np.arange(blocks.size) < blocks.sizes[:, None]
     zero = inside & (diagonal == 0)
     if zero.any():
@@ -93,7 +116,8 @@ def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[n
     scale = np.where(inside, 1.0 / np.sqrt(np.where(inside, np.abs(diagonal), 1.0)), 0.0)
     # the product of the scales first: it commutes exactly, so a symmetric block stays symmetric to the last bit and
     # an entry halfway between two levels is rounded the same way on both sides of the diagonal
-    value = blocks.value * (scale[owner, blocks.row] * scale[owner, blocks.col]) * sign[owner]
+    value = np.empty(len(blocks.value))
+    _scale(blocks.offsets, blocks.row, blocks.col, blocks.value, scale, sign, value)
     scaled = Blocks(blocks.sizes, blocks.offsets, blocks.row, blocks.col, value, blocks.tiles, blocks.size)
     return scaled, scale, sign
 
@@ -223,6 +247,17 @@ def _round(offsets, row, col, value, unit, alpha, base, error, level, trim, inte
             intended[e] = np.sign(value[e]) * step * (level[e] + trim[e] / base)
 
 
+@compiled
+def _add_errors(offsets, variance, largest, deviation, read, intended, draws):  # type: ignore[no-untyped-def]
+    """Turn draws into noisy conductances and the cells' variance into the deviation of reads, in place."""
+    for k in range(largest.size):
+        for e in range(offsets[k], offsets[k + 1]):
+            spread = np.sqrt(variance[e]) * largest[k]
+            if draws.size:
+                draws[e] = intended[e] + deviation * spread * draws[e]
+            variance[e] = read * spread
+
+
 def program(
     scaled: Blocks, scale: NDArray[np.float64], sign: NDArray[np.float64], chip: Chip, *, slices: int = 1,
     shift: float = 0.5, extra_shift: NDArray[np.float64] | None = None, seed: int = 0, name: str = "", event: int = 0,
@@ -290,29 +325,47 @@ def program(
             beside, room = np.zeros(scaled.count), head - 1.0
             np.maximum.at(beside, owner, -value)
             beside += extra
-        unit = _choose_units(scaled.offsets, scaled.sizes, scaled.row, scaled.col, value, float(levels), room,
-                             np.sqrt(per_row), shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)),
-                             beside)
-        top = base ** (slices - 1)
-        largest = unit * top * (base - 1)
-        alpha = part * largest + extra
-        level, trim, intended = np.empty(len(value), np.int64), np.empty(len(value), np.int64), np.empty(len(value))
-        _round(scaled.offsets, scaled.row, scaled.col, value, unit, alpha, base, np.empty(max(1, scaled.size)), level,
-               trim, intended)
+        top, places = base ** (slices - 1), chip.cell.places
+        entries = (scaled.offsets, scaled.row, scaled.col, value)
+        how = (np.sqrt(per_row), shift * deviation, max(shift * deviation, 0.5 * max(deviation, read)), beside)
+        error, intended = np.empty(max(1, scaled.size)), np.empty(len(value))
+        if places is None:
+            unit = _choose_units(scaled.offsets, scaled.sizes, *entries[1:], float(levels), room, *how)
+            largest = unit * top * (base - 1)
+            alpha = part * largest + extra
+            level, trim = np.empty(len(value), np.int64), np.empty(len(value), np.int64)
+            _round(*entries, unit, alpha, base, error, level, trim, intended)
+        else:
+            (table, codes), (fine, fine_codes) = sums(places, slices), sums(places, slices + 1)
+            largest = choose_largest(scaled.offsets, scaled.sizes, *entries[1:], table, fine[-1], *how)
+            unit = largest / (top * (base - 1))
+            alpha = part * largest + extra
+            place = np.empty(len(value), np.int64)
+            round_blocks(*entries, largest, alpha, table, fine, error, place, intended)
+            diagonal = scaled.row == scaled.col
+            held_by = np.where(diagonal, fine_codes[place], base * codes[np.where(diagonal, 0, place)])
+            level, trim = held_by // base, held_by % base
     if simple:
         if level is not None and trim is not None:
             count = np.zeros(len(value), np.int64)
-            variance = np.zeros(len(value))
+            variance = (trim > 0) / float(base) ** (2 * slices)
+            cells = int(np.count_nonzero(trim))
             split_digits(level, base, slices, top, count, variance)
-            variance += (trim > 0) / float(base) ** (2 * slices)
-            cells = int(count.sum() + np.count_nonzero(trim))
-        spread = np.sqrt(variance) * largest[owner]
-        noisy = intended
+            cells += int(count.sum())
+        noisy = np.zeros(0)
         if deviation:
-            draws = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
+            noisy = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
                            event=event)
-            noisy = intended + deviation * spread * draws
-        held = Held(intended, noisy, read * spread, cells, np.zeros((scaled.count, scaled.size)))
+        if level is not None and trim is not None:
+            written = write_levels(chip, scaled.offsets, scaled.row, level, trim, base, slices, scaled.size,
+                                   scaled.tiles, seed=seed, name=name, event=event)
+        else:
+            on = np.flatnonzero(intended)
+            written = write(chip, np.abs(intended[on]) / largest[owner[on]], owner[on] * scaled.size + scaled.row[on],
+                            np.searchsorted(on, scaled.offsets), scaled.tiles, seed=seed, name=name, event=event)
+        _add_errors(scaled.offsets, variance, largest, deviation, read, intended, noisy)
+        held = Held(intended, noisy if deviation else intended, variance, cells,
+                    np.zeros((scaled.count, scaled.size)), written)
     else:
         held = hold(chip, scaled, intended, largest, level=level, trim=trim,
                     unit=None if bits is None else unit, base=base, slices=slices, seed=seed, name=name,
@@ -323,7 +376,8 @@ def program(
         weights = np.sum(1.0 / np.maximum(base, 2.0) ** np.arange(slices))
         leak = chip.cell.off_conductance / (chip.cell.conductance_max * chip.cell.window)
         common = common + (2.0 * weights * leak * largest * scaled.sizes)[:, None]
-    return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells, common)
+    return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells, common,
+                        held.written)
 
 
 def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[float, int]:
@@ -339,7 +393,7 @@ def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[fl
     if chip.cell.bits is None or not rows:
         return 0.0, rows
     scaled, scale, sign = scale_blocks(blocks)
-    chip = replace(chip, faults=Faults(), drift=Drift(), cell=replace(
+    chip = replace(chip, faults=Faults(), drift=Drift(), writing=Writing(), cell=replace(
         chip.cell, off_conductance=None, off_error=None, off_read_noise=None))  # of rounding alone
     held = program(scaled, scale, sign, chip, slices=1, shift=shift)
     diagonal = np.flatnonzero(scaled.row == scaled.col)

@@ -19,7 +19,7 @@ from analogpde.cost import Ledger, TileUse
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.factors import Groups
 from analogpde.tile.inv import InvBank, program_bank
-from analogpde.tile.kernels import LANES
+from analogpde.tile.lanes import LANES
 from analogpde.tile.programming import scale_blocks
 
 # Tiles whose signatures fall together with a block's before it is taken for one of its own: this keeps the search

@@ -19,6 +19,7 @@ FIELDS = [
     ("amplifier.offset", lambda v: Amplifier(offset=v), 0.0, 0.1, "V"),
     ("amplifier.swing", lambda v: Amplifier(swing=v), 1e-3, 100.0, "V"),
     ("amplifier.input_conductance", lambda v: Amplifier(input_conductance=v), 1e-9, 1.0, "S"),
+    ("amplifier.second_pole", lambda v: Amplifier(gain_bandwidth=1e6, second_pole=v), 1e3, 1e13, "Hz"),
     ("amplifier.settle_time", lambda v: Amplifier(gain_bandwidth=1e6, settle_time=v), 1e-12, 1.0, "s"),
     ("inverter.gain", lambda v: Inverter(gain=v), 10, 1e9, ""),
     ("inverter.gain_bandwidth", lambda v: Inverter(gain_bandwidth=v), 1e3, 1e12, "Hz"),
@@ -34,7 +35,7 @@ FIELDS = [
 VALUES = {
     "dac_range": 0.2, "dac_offset": 0.01, "dac_noise": 0.02, "adc_range": 0.7, "adc_offset": 0.03, "adc_noise": 0.04,
     "bound_repeats": 3, "amplifier_gain": 1e4, "gain_bandwidth": 1e7, "amplifier_offset": 1e-3, "output_swing": 1.5,
-    "input_conductance": 1e-5, "settle_time": 1e-6, "compensate_gain": True, "inverter_gain": 1e5,
+    "second_pole": 3e6, "input_conductance": 1e-5, "settle_time": 1e-6, "compensate_gain": True, "inverter_gain": 1e5,
     "inverter_gain_bandwidth": 2e7, "inverter_offset": 2e-3, "inverter_mismatch": 0.01, "wire_resistance": 2.0,
     "wires": "approximate",
 }

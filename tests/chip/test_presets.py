@@ -166,9 +166,9 @@ def test_published_error_models(name, window, points):
         assert error == pytest.approx(sigma, rel=0.02)  # the printed figures have two or three digits
 
 
-def test_level_spacing():
-    assert Cell(bits=3, conductance_max=35e-6, conductance_min=0.7e-6).level_spacing == pytest.approx(34.3e-6 / 7)
-    assert Cell().level_spacing is None
+def test_level_step():
+    assert Cell(bits=3, conductance_max=35e-6, conductance_min=0.7e-6).level_step == pytest.approx(34.3e-6 / 7)
+    assert Cell().level_step is None
 
 
 def test_planned_lines():

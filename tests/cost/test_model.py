@@ -14,6 +14,7 @@ from analogpde.cost.model import (
     break_even,
     gpu,
     programming_energy,
+    programming_time,
     ratios,
     sensitivity,
     sram,
@@ -23,15 +24,18 @@ from analogpde.cost.model import (
 RUN = Run(
     operations=Ledger(
         inv_shots=20_000, dac_conversions=1_280_000, adc_conversions=640_000, cells_written=400_000,
-        tiles_programmed=1000, host_flops=20_000_000, host_bytes=120_000_000, inv_products=40_960_000,
+        write_pulses=3_400_000, pulses_in_turn=1000 * 64 * 12, tiles_programmed=1000, host_flops=20_000_000,
+        host_bytes=120_000_000, inv_products=40_960_000,
         amplifier_settlings=20_000 * 64 * 50.0, rounds=30, round_settlings=30 * 60.0),
     programmings=1, right_hand_sides=1, iterations=10, unknowns=32_000, entries=160_000, ranks=1, tile=64, adc_bits=4)
+
+WRITTEN = ("cells_written", "tiles_programmed", "write_pulses", "pulses_in_turn")
 
 
 def many(run, count):
     """The same matrix with more right-hand sides."""
     o = run.operations
-    scaled = Ledger(**{name: value * count if name not in ("cells_written", "tiles_programmed") else value
+    scaled = Ledger(**{name: value * count if name not in WRITTEN else value
                        for name, value in o.as_dict().items()})
     return dataclasses.replace(run, operations=scaled, right_hand_sides=count, iterations=run.iterations * count)
 
@@ -70,14 +74,23 @@ def test_a_chips_own_amplifiers_set_the_time():
         0.5 * analog_time(RUN, "sram", NOMINAL)["settling"])
 
 
+def test_input_slices_follow_each_other():
+    """Eight slices of each of ten residuals: 60 ns to settle and eight lines at an ADC of 1 ns."""
+    sliced = dataclasses.replace(RUN, operations=RUN.operations + Ledger(mvm_rounds=80))
+    assert analog_time(RUN, "sram", NOMINAL)["multiplier"] == 0.0
+    assert analog_time(sliced, "sram", NOMINAL)["multiplier"] == pytest.approx(80 * (60e-9 + 8e-9))
+
+
 def test_converters_by_their_bits():
     assert adc_energy(8, NOMINAL) == pytest.approx(1.67e-12)
     assert adc_energy(4, NOMINAL) == pytest.approx(0.79e-12, rel=0.02)  # ISAAC's
     assert adc_energy(None, NOMINAL) == adc_energy(12, NOMINAL) > 10 * adc_energy(8, NOMINAL)
 
 
-def test_writing_is_cells_times_pulses():
-    assert programming_energy(RUN, NOMINAL) == pytest.approx(400_000 * 8.5 * 140e-12)
+def test_writing_is_what_was_pulsed():
+    assert programming_energy(RUN, NOMINAL) == pytest.approx(3_400_000 * 140e-12)
+    assert programming_time(RUN, NOMINAL) == pytest.approx(64 * 12 * 1.1e-6)
+    assert estimate(RUN)["programming"]["pulses"] == 3_400_000
 
 
 def test_measured_gamg_replaces_the_model():

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -73,10 +75,14 @@ def test_pictures_and_animation(tmp_path):
     latlon.animate(tmp_path / "a.gif", frames[1:])
     with image.open(tmp_path / "a.gif") as movie:
         assert movie.n_frames == 2
+    if latlon.ffmpeg() is not None:
+        latlon.animate(tmp_path / "a.mp4", frames[1:])
+        assert (tmp_path / "a.mp4").read_bytes()[4:8] == b"ftyp"  # ISO 14496-12: the first box tells the file's type
 
 
 def test_an_animation_that_cannot_be_made_is_refused_at_once(monkeypatch):
     monkeypatch.setattr(latlon.shutil, "which", lambda program: None)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(InvalidInput, match="ffmpeg"):
         latlon.check_animation("mp4")
     latlon.check_animation("none")

@@ -8,6 +8,7 @@ from dolfinx import fem
 
 from analogpde.fem import multistep
 from analogpde.fem.forms import matrix
+from analogpde.fem.shallow_water import UPWIND
 from analogpde.fem.sphere import create_sphere, smallest_height
 
 GRAVITY = np.concatenate([np.linspace(0, 3, 13), np.geomspace(4, 300, 12)])  # beyond, the ratios alone matter
@@ -21,13 +22,19 @@ def test_the_weights_are_of_second_order():
         assert np.dot(weights, times) == 0.5
 
 
-@pytest.mark.parametrize("upwind", [0.0, 0.5])
-def test_no_wave_grows_up_to_the_limit_and_some_do_beyond(upwind):
-    inside = multistep.scan(np.linspace(0, multistep.STABLE, 7), GRAVITY, RATIOS, upwind=upwind)
+def test_no_wave_grows_up_to_the_limit_and_some_do_beyond():
+    inside = multistep.scan(np.linspace(0, multistep.STABLE, 7), GRAVITY, RATIOS)
     # a double root next to the unit circle is found to the root of rounding at worst
     assert inside.max() < 1 + 1e-7
-    beyond = multistep.scan([0.8, 1.0], GRAVITY, RATIOS, upwind=upwind)
+    beyond = multistep.scan([0.8, 1.0], GRAVITY, RATIOS)
     assert (beyond.max(axis=1) > 1.01).all()
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_the_upwinding_keeps_the_limit_and_half_as_much_again_would_not(degree):
+    steps = np.linspace(0, multistep.STABLE, 12)
+    assert max(multistep.upwinded(a, UPWIND, degree) for a in steps) < 1 + 1e-7
+    assert multistep.upwinded(multistep.STABLE, 1.5 * UPWIND, degree) > 1.01
 
 
 def test_crank_nicolson_with_adams_bashforth_is_not_stable():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import scipy.sparse.linalg as linalg
 
 mpi = pytest.mark.mpi
 
@@ -175,3 +176,21 @@ def test_an_answer_that_fp64_cannot_hold_is_refused(solve, gallery):
 def test_an_absolute_tolerance_that_was_asked_for_holds(solve, gallery):
     done = solve(gallery.poisson(12, 12), np.full(144, 1e-3), ksp_atol=1.0)
     assert (done.reason, done.iterations) == (3, 0)
+
+
+@mpi
+def test_a_guess_and_a_large_right_hand_side(solve, gallery):
+    """PETSc's own test takes the norm of b where a guess is given, which overflows here, and lets everything pass."""
+    whole = gallery.poisson(14, 13)
+    done = solve(whole, np.full(182, 1e160), start=np.ones(182), ksp_rtol=1e-8)
+    assert done.reason == 2
+    assert done.iterations > 2
+    exact = linalg.spsolve(whole.tocsc(), np.ones(182))
+    # ‖A⁻¹‖ ‖b‖/‖x‖ = 1 for the smoothest b, 80 at most
+    assert np.linalg.norm(done.x / 1e160 - exact) <= 80 * 1e-8 * np.linalg.norm(exact)
+
+
+@mpi
+def test_a_tiny_singular_matrix_without_a_null_space_ends_with_a_reason(solve, gallery):
+    done = solve(sp.csr_matrix(1e-300 * gallery.neumann(14, 13)), np.cos(np.arange(182.0)))
+    assert done.reason < 0

@@ -79,15 +79,29 @@ def test_noise_of_the_multiplier_is_rounded_away_or_reported(solve, gallery, ses
     assert "The sliced residual (45 bits) differs from the true one" in session().solves["n_"].worst.advice
 
 
+@mpi
+def test_wires_of_the_multiplier_are_rounded_away_or_reported(solve, gallery, session):
+    given = {"ksp_analog_residual": "sliced", "ksp_analog_residual_bits": 45, "ksp_analog_accelerator": "none",
+             "analog_wire_resistance": 0.1}
+    whole = gallery.poisson(20, 12)
+    # 0.1 Ω × 128 segments × 40 µS of each of five cells, 0.26 % of sums of at most 7·7·4: below half a digit
+    solve(whole, analog_mvm_adc_bits=12, **given).assert_fp32()
+    done = solve(whole, prefix="w_", **given)
+    assert done.reason < 0
+    assert "The sliced residual (45 bits) differs from the true one" in session().solves["w_"].worst.advice
+
+
 def test_parallel_input_slices_take_more_cells(solve, gallery, session):
     given = {"ksp_analog_residual": "sliced", "ksp_analog_residual_bits": 12, "ksp_rtol": 1e-2}
-    cells = []
+    cells, rounds = [], []
     for order in ("serial", "parallel"):
         solve(gallery.poisson(8, 8), analog_mvm_order=order, **given)
         cells.append(session().totals.cells_written)
-    slices = np.count_nonzero(gallery.poisson(8, 8).toarray()) * 4  # of 3 bits, counted once or four times
+        rounds.append(session().totals.mvm_rounds)
+    assert rounds[0] == 4 * (rounds[1] - rounds[0]) > 0  # four input slices one after the other, or at once
+    # 1 and −1/4 in 12 bits have one digit of three bits that is not zero; it is held once, or by four copies
     serial, both = cells[0], cells[1] - cells[0]
-    assert both - serial == 3 * slices
+    assert both - serial == 3 * np.count_nonzero(gallery.poisson(8, 8).toarray())
 
 
 def test_conjugate_gradients_want_the_whole_residual(solve, gallery, cause):

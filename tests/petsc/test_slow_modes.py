@@ -126,11 +126,12 @@ def hilbert(n):
     return sp.csr_matrix(1.0 / (np.arange(n)[:, None] + np.arange(n) + 1.0))
 
 
-@pytest.mark.parametrize("chip", ["ideal", "rram128"])
-@pytest.mark.parametrize("n", [6, 12, 14])
-def test_what_rounding_hides_is_not_called_converged(solve, n, chip):
+@pytest.mark.parametrize(("n", "chip", "scale"), [
+    (6, "ideal", 1.0), (6, "rram128", 1.0), (12, "ideal", 1.0), (14, "rram128", 1.0), (14, "ideal", 1e170),
+    (14, "rram128", 1e-170), (6, "rram128", 1e-170)])
+def test_what_rounding_hides_is_not_called_converged(solve, n, chip, scale):
     """With b = A 1 the answer is known, and where κ 2^-53 is above 2^-23 FP64 cannot tell it from its neighbours."""
-    whole = hilbert(n)
+    whole = hilbert(n) * scale
     done = solve(whole, whole @ np.ones(n), analog_chip=chip)
     if n == 6:  # κ 2^-53 = 2e-9, b's rounding included
         assert done.reason > 0
@@ -148,3 +149,16 @@ def test_constants_without_a_null_space_are_no_hidden_mode(solve, gallery):
     exact = np.linalg.lstsq(whole.toarray(), done.b)[0]
     # with the smallest eigenvalue but one 0.05 lstsq itself is right to 1e-13
     assert np.linalg.norm(done.x - done.x.mean() - exact) <= 2.0**-23 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize(("n", "chip"), [(40, "pku2025"), (46, "rram128"), (50, "rram128")])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_left_and_right_slow_modes_that_hardly_meet(solve, n, chip, transposed):
+    """Bidiagonal, κ ≈ 2^n: the slow mode sits at one end and what A makes of it at the other.
+
+    These ended up to 3000 times the answer away from it, called converged, while only the right mode was asked.
+    """
+    whole = sp.csr_matrix(sp.diags_array([np.full(n, 0.5), np.ones(n - 1)], offsets=[0, 1]))
+    whole = whole.T.tocsr() if transposed else whole
+    done = solve(whole, whole @ np.ones(n), analog_chip=chip)
+    assert done.reason < 0 or np.linalg.norm(done.x - 1.0) <= 2.0**-23 * np.sqrt(n)

@@ -56,7 +56,8 @@ def test_schema_describes_every_field_and_no_other(log, record):
         # a report of an earlier writer lacks what came later, and is still read
         later = {"solve": {"tile_use"}, "operations": {
             "tiles_multiplexed", "inv_repeats", "settling_seconds", "inv_products", "amplifier_settlings", "rounds",
-            "round_settlings", "rank_bytes", "tiles_replaced", "mvm_slices_saved"}}
+            "round_settlings", "rank_bytes", "tiles_replaced", "mvm_slices_saved", "write_pulses",
+            "pulses_in_turn", "mvm_rounds"}}
         optional = later.get(name, set())
         assert set(rules["$defs"][name]["required"]) == {item.name for item in dataclasses.fields(kind)} - optional
     assert list(rules["$defs"]["totals"]["properties"]) == list(data["totals"])

@@ -199,12 +199,24 @@ def test_dead_tiles_are_found_and_replaced():
     np.testing.assert_allclose(y, x, atol=12 * 2.0**-24 * np.linalg.cond(a) * np.abs(x).max())
 
 
+def test_no_more_spares_than_there_are():
+    blocks = Blocks.from_dense(np.repeat(matrix()[None], TILES, 0))
+    rare = Faults(dead_tiles=0.02, spares=0)  # 3 of 150 on average; none with a chance of 0.98^150 = 0.05
+    with pytest.raises(ProgrammingFailed, match="up to 0 spare tiles"):
+        program_bank(blocks, Chip("x", cell=Cell(), faults=rare))
+    one = program_bank(blocks, Chip("x", cell=Cell(), faults=replace(rare, spares=1))).programmed
+    assert one.tiles_replaced == one.tiles_programmed - TILES > 0
+    with pytest.raises(ProgrammingFailed, match="so are 0 spare ones"):
+        arrays(Chip("x", cell=Cell(), faults=Faults(dead_tiles=0.3, spares=0)))
+
+
 def test_blocks_are_placed_on_lines_that_work():
     chip = Chip("x", tile_size=32, cell=Cell(), faults=Faults(dead_rows=0.03, dead_columns=0.03))
     assert chip.lines == 26  # 32 − 1.89 − 3·1.33
     small, exact = matrix(26), matrix(32)
     assert program_bank(Blocks.from_dense(np.repeat(small[None], 50, 0)), chip).programmed.tiles_replaced == 0
-    with pytest.raises(ProgrammingFailed, match="on spare tiles"):  # 14 % of the tiles have all 32: nor will 8 tries do
+    # 14 % of the tiles have all 32 lines: nor will 8 tries do
+    with pytest.raises(ProgrammingFailed, match="up to 7 spare tiles in the place of each"):
         program_bank(Blocks.from_dense(np.repeat(exact[None], 50, 0)), chip)
 
 

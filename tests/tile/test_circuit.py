@@ -5,7 +5,10 @@ conditioned systems in FP64 by LU: κ n eps is below 1e-10 for these blocks.
 """
 
 import importlib
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ from analogpde.tile.mvm_bank import Entries, program_mvm
 from analogpde.tile.open_loop import OpenLines, read_out
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.saturation import saturate
-from analogpde.tile.settling import dynamics, sampling, settling_time, slowest_rate
+from analogpde.tile.settling import dynamics, fastest_growth, sampling, settling_time, slowest_rate
 from analogpde.tile.wires import approximate, eliminate, error_estimate
 
 NEEDS_NGSPICE = pytest.mark.skipif(not have_ngspice(), reason="ngspice is not installed")
@@ -73,6 +76,7 @@ class Tile:
         leak = chip.cell.off_conductance or 0.0  # of all cells, also below what a pair holds
         return inv_tile(np.maximum(g, 0) + leak, np.maximum(-g, 0) + leak, self.input * self.unit, Parts(
             gain=chip.amplifier.gain or gain, gain_bandwidth=chip.amplifier.gain_bandwidth or np.inf, swing=swing,
+            second_pole=chip.amplifier.second_pole or np.inf,
             offset=self.spread.offset[0], input_conductance=chip.amplifier.input_conductance or 0.0,
             inverter_gain=chip.inverter.gain or (gain if pole else None), inverter_bandwidth=pole or np.inf,
             inverter_offset=self.spread.inverter_offset[0], ratio=self.spread.ratio[0], row=chip.wire.row or 0.0,
@@ -143,6 +147,10 @@ POLES = {
     "slow inverters": {"inverter_gain_bandwidth": BANDWIDTH},
     "fast inverters": {"inverter_gain_bandwidth": 10 * BANDWIDTH},
     "wires": {"wire_resistance": 5.0, "inverter_gain_bandwidth": BANDWIDTH, "amplifier_gain": 1e4},
+    "second pole": {"second_pole": 2 * BANDWIDTH},
+    "second pole below the first's bandwidth": {"second_pole": 0.05 * BANDWIDTH, "amplifier_gain": 1e3},
+    "second pole, wires": {"second_pole": BANDWIDTH, "wire_resistance": 5.0, "amplifier_gain": 1e4},
+    "all poles": {"second_pole": 3 * BANDWIDTH, "inverter_gain_bandwidth": 5 * BANDWIDTH, "amplifier_gain": 1e3},
 }
 
 
@@ -165,7 +173,9 @@ def test_settling_and_early_reading_against_nodal_dynamics(tools, block, poles):
 
 @NEEDS_NGSPICE
 @pytest.mark.parametrize("bits", [8, 12])
-@pytest.mark.parametrize("poles", [{}, {"inverter_gain_bandwidth": BANDWIDTH}], ids=["ideal inverters", "same op-amp"])
+@pytest.mark.parametrize("poles", [{}, {"inverter_gain_bandwidth": BANDWIDTH}, {"second_pole": 0.3 * BANDWIDTH},
+                                   {"second_pole": 0.05 * BANDWIDTH}],
+                         ids=["ideal inverters", "same op-amp", "second pole", "ringing"])
 def test_settling_time_against_ngspice(tools, poles, bits):
     chip = QUIET.replace(gain_bandwidth=BANDWIDTH, amplifier_gain=1e5, adc_bits=bits, **poles)
     tile = Tile(tools, tools.grid(3, 4), chip)
@@ -198,6 +208,27 @@ def test_instability_is_seen_by_both(tools, lowest):
     _, volts = ngspice(tile.netlist(), [f"c{k}" for k in range(6)], f"tran {time / 200:.6g} {time:.6g} uic")
     distance = far(volts[-1], tile.settled())
     assert stable(tile.loop.blocks, tile.factors, tile.loop, chip)[0] == (lowest > 0) == (distance < 1e-2)
+    assert distance < 1e-2 or distance > 100
+
+
+@NEEDS_NGSPICE
+@pytest.mark.parametrize("second", [0.5, 2.0])
+def test_a_second_pole_unsettles_a_swirl(tools, second):
+    """μ = 0.5 ± 0.7i of D⁻¹K: unstable where 0.5 < 0.7²/q, that is below q = 0.98 bandwidths."""
+    swirl = np.array([[0.5, -0.7], [0.7, 0.5]])
+    chip = QUIET.replace(cell_bits=None, programming_error=None, gain_bandwidth=BANDWIDTH, amplifier_gain=1e6,
+                         second_pole=second * BANDWIDTH)
+    tile = Tile(tools, swirl / 0.5, chip)  # the diagonal becomes 1; the rows load their nodes with 2.4
+    load = 1.0 + 0.7 / 0.5
+    mu = np.linalg.eigvals(tile.matrix / tile.loop.load[0][:, None])
+    np.testing.assert_allclose(sorted(mu.imag), np.array([-1.4, 1.4]) / load, rtol=1e-5)
+    edge = mu.imag[0] ** 2 / mu.real[0]
+    rate = fastest_growth(tile.loop, chip)[0]
+    time = 8 / (2 * np.pi * BANDWIDTH * abs(rate))  # e-folds: 3e-4 left, or grown 3000 times
+    _, volts = ngspice(tile.netlist(), ["c0", "c1"], f"tran {time / 2000:.6g} {time:.6g} uic")
+    distance = far(volts[-50:], tile.settled()[None])
+    assert stable(tile.loop.blocks, tile.factors, tile.loop, chip)[0] == (second > edge) == (distance < 1e-2)
+    assert stable(tile.loop.blocks, tile.factors)[0]  # one pole holds it
     assert distance < 1e-2 or distance > 100
 
 
@@ -292,15 +323,31 @@ def test_estimate_bounds_the_approximation(n, ohm, band):
     assert 0.3 * estimate < error < 1.1 * estimate
 
 
-def test_badcrossbar_agrees_on_wires():
-    badcrossbar = pytest.importorskip("badcrossbar")
-    rng = np.random.default_rng(2)
-    g = rng.uniform(1e-6, 35e-6, (8, 6))
-    volts = rng.uniform(-0.2, 0.2, 6)
-    through, _ = eliminate(g[None], np.array([3.0]), np.array([3.0]))
-    # its word lines are driven, its bit lines leave behind the last word line: ours transposed, word lines reversed
-    solution = badcrossbar.compute(volts[::-1, None], 1 / g.T[::-1], 3.0)
-    np.testing.assert_allclose(through[0] @ volts, np.asarray(solution.currents.output).ravel(), rtol=1e-9)
+RECORDED = json.loads((Path(__file__).parent / "data" / "badcrossbar.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["name"])
+def test_badcrossbar_agrees_on_wires(case):
+    """A program of others; recorded, since it asks for a graphics library (scripts/record_badcrossbar.py)."""
+    g, volts = np.array(case["conductance"]), np.array(case["volts"])
+    row, column = np.array([case["row"]]), np.array([case["column"]])
+    through, _ = eliminate(g[None], row, column)
+    wanted = np.array(case["current"])
+    np.testing.assert_allclose(through[0] @ volts, wanted, rtol=1e-9)
+    assert np.abs(g @ volts - wanted).max() > 1e-4 * np.abs(wanted).max()  # the wires are there
+    approximated, change = approximate(g[None], row, column)
+    error = np.abs(approximated[0] @ volts - wanted).max() / np.abs(g @ np.abs(volts)).max()
+    assert error < error_estimate(change).max()
+
+
+def test_the_record_is_badcrossbars():
+    pytest.importorskip("badcrossbar", reason="badcrossbar is not installed: its record was compared above")
+    sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+    record_badcrossbar = importlib.import_module("record_badcrossbar")
+    for case in RECORDED:
+        again = record_badcrossbar.currents(*(np.array(case[key]) for key in ("conductance", "volts")), case["row"],
+                                            case["column"])
+        np.testing.assert_allclose(again, case["current"], rtol=1e-12)
 
 
 @pytest.mark.parametrize("effect", [{}, EFFECTS["gain"], EFFECTS["wires"], ALL,

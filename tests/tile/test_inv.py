@@ -222,7 +222,9 @@ def test_counts_of_programming(tools):
     # a 5-point stencil on exact levels: one cell an entry, diagonals (4 levels) too
     matrix = tools.grid(4, 4)
     bank = program_bank(tools.pack([matrix] * 3), tools.chip(bits=3))
-    assert bank.programmed == Ledger(cells_written=3 * np.count_nonzero(matrix), tiles_programmed=3)
+    assert bank.programmed == Ledger(
+        cells_written=3 * np.count_nonzero(matrix), tiles_programmed=3, write_pulses=3 * np.count_nonzero(matrix),
+        pulses_in_turn=3 * 16)
 
 
 def test_memory_is_counted(tools):

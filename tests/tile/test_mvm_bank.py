@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from analogpde.chip import Chip, Converter
 from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput
 from analogpde.tile.mvm_bank import Entries, program_mvm
@@ -103,7 +104,33 @@ def test_cells_that_are_on_are_counted_by_digits(tools):
     # levels of two 3-bit slices: 63 = 77, 56 = 70, 7 = 07, 9 = 11 and 0 = 00 in octal digits
     bank, aimed = program([np.array([[63.0, -56.0, 7.0, 9.0, 0.2]])], tools.chip(bits=3), slices=2)
     np.testing.assert_allclose(aimed, [63, -56, 7, 9, 0])
-    assert bank.programmed == Ledger(cells_written=2 + 1 + 1 + 2, tiles_programmed=1)
+    assert bank.programmed == Ledger(cells_written=6, tiles_programmed=1, write_pulses=6, pulses_in_turn=1)
+
+
+def test_a_calibrated_adc_has_one_scale_for_all_vectors():
+    """8 codes each way of the largest output for random inputs; small outputs are lost, large ones halve the input."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(6, 9))
+    chip = Chip("x", adc=Converter(bits=4, calibrated=1.0))
+    bank, _ = program([a], chip)
+    reach = bank.circuit.reach[0, 0]
+    x = rng.normal(size=(2000, 9))
+    typical = np.abs(x / np.abs(x).max(axis=1, keepdims=True) @ a.T).max(axis=1)
+    assert np.quantile(typical, 0.8) < reach < 1.2 * typical.max()  # the largest of 32
+    step = reach / 7
+    for vector in (0.2 * np.eye(9)[3], x[0], np.sign(a[0])):
+        got, _ = product(bank, vector[None], 6)
+        largest = np.abs(vector).max()
+        part = 1.0
+        while np.abs(a @ vector / largest * part).max() > reach:
+            part /= 2.0
+        np.testing.assert_allclose(got[0], np.rint(a @ vector / largest * part / step) * step / part * largest,
+                                   atol=1e-5 * step)
+    assert part < 1.0  # of the last one, which all entries of a row add up to
+    back = np.zeros((1, 9))
+    bank.subtract(np.eye(1, 6), back, 0, transposed=True)
+    step = bank.circuit.reach[1, 0] / 7
+    np.testing.assert_allclose(back[0], -np.rint(a[0] / step) * step, atol=1e-5)
 
 
 def test_programming_error_of_cells(tools):

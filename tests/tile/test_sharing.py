@@ -158,12 +158,16 @@ def test_the_most_shared_stay_and_the_rest_is_counted(tools):
     # five kinds on three tiles: one is for turns, so the kinds 0 and 1 stay and 3, 2 and 4 take turns
     assert bank.use == TileUse(limit=3, patches=9, tiles=5, shared=2, turning=3)
     cells = [np.count_nonzero(kinds(tools)[kind]) for kind in range(5)]  # continuous cells: one an entry
-    assert bank.programmed == Ledger(cells_written=sum(cells), tiles_programmed=5)
+    assert bank.programmed == Ledger(
+        cells_written=sum(cells), tiles_programmed=5, write_pulses=sum(cells),
+        pulses_in_turn=sum(len(kind) for kind in kinds(tools)))
     sizes = [len(kinds(tools)[kind]) for kind in which]
     for event in range(2):
         assert tools.counts(bank.shoot(right_hand_sides(bank), event)) == Ledger(
             inv_shots=9, dac_conversions=sum(sizes), adc_conversions=sum(sizes),
-            cells_written=cells[2] + cells[3] + cells[4], tiles_programmed=3, tiles_multiplexed=3)
+            cells_written=cells[2] + cells[3] + cells[4], tiles_programmed=3, tiles_multiplexed=3,
+            write_pulses=cells[2] + cells[3] + cells[4],
+            pulses_in_turn=sum(len(kinds(tools)[kind]) for kind in (2, 3, 4)))
 
 
 @pytest.mark.parametrize(("tiles", "levels", "expected"), [

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from analogpde.chip import Multiplier
+from analogpde.chip import Multiplier, Wire
 from analogpde.tile.mvm import _cut, keep_top, program_sliced, slices, step_of, to_fixed_point
+from analogpde.tile.wires import eliminate
 
 BITS = 12
 DRAWS = 400
@@ -113,6 +114,25 @@ def test_blocks_keep_their_draws_whatever_else_is_programmed():
     csr = sp.csr_matrix(a[16:])  # the second row of blocks alone, with its ids
     lower = program_sliced(csr.indptr, csr.indices, csr.data.astype(np.int64), BITS, noisy, 16, first=3)
     np.testing.assert_allclose(lower.multiply(x, 24, 0)[:16], whole[16:32], rtol=1e-12)
+
+
+def test_wires_of_the_arrays():
+    """Two blocks of one row of digits each against the same arrays by exact elimination: second order in the change."""
+    codes = np.array([[7, 0, -3, 5], [0, 2, 6, -1]])
+    csr = sp.csr_matrix(codes)
+    how = (csr.indptr, csr.indices, csr.data.astype(np.int64), 3, Multiplier(), 4)
+    x = np.array([1, 7, 2, 5])
+    unit, ohm = 40e-6, 300.0
+    exact = [eliminate(part[None] * 1.0, *2 * [np.array([ohm * unit / 7])])[0][0] for part in
+             (np.pad(np.maximum(codes, 0), ((0, 2), (0, 0))), np.pad(np.maximum(-codes, 0), ((0, 2), (0, 0))))]
+    wanted = (exact[0] - exact[1])[:2] @ x
+    made = program_sliced(*how, wire=Wire(row=ohm, column=ohm), conductance=unit).multiply(x, 2, 0)
+    change = np.abs(wanted - codes @ x)
+    assert change.min() > 0.1  # of a digit
+    assert (np.abs(made - wanted) < 0.1 * change).all()
+    # an ADC with a code a digit reads the right one as long as the wires change less than half of it
+    weak = program_sliced(*how[:4], Multiplier(adc_bits=9), 4, wire=Wire(row=1.0, column=1.0), conductance=unit)
+    np.testing.assert_array_equal(weak.multiply(x, 2, 0), codes @ x)
 
 
 @pytest.mark.parametrize("path", ["explicit", "at once"])

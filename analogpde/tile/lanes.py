@@ -1,0 +1,111 @@
+"""Vectors of eight floats for compiled kernels, one float for each of eight tiles that are worked side by side.
+
+Numba vectorises plain loops; it does not keep eight sums in one register across a loop. These few operations on LLVM's
+vector type do, on any machine: LLVM splits the vectors where registers are shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.ir as ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import PrimitiveModel
+from numba.extending import intrinsic, register_model
+
+LANES = 8  # tiles solved side by side, one in each float of a vector register
+_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+
+
+class _Lanes(types.Type):
+    """Numba's type of a vector of `LANES` float32."""
+
+    def __init__(self) -> None:
+        super().__init__(name="lanes")
+
+
+_lanes = _Lanes()
+
+
+@register_model(_Lanes)
+class _LanesModel(PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, _VECTOR)  # type: ignore[no-untyped-call]
+
+
+def _operation(generator: Callable[..., Any]) -> Any:
+    """Make an operation that kernels call without the first argument, `typing`."""
+    return intrinsic(generator)
+
+
+def _pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Return the address of row `arguments[1]` of a contiguous float32 array of shape (m, LANES)."""
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    place = builder.mul(arguments[1], ir.Constant(arguments[1].type, LANES))
+    return builder.bitcast(builder.gep(array.data, [place]), _VECTOR.as_pointer())
+
+
+def _of_llvm(builder: Any, name: str, count: int) -> Any:
+    """Return LLVM's own operation of that name for `count` vectors."""
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * count)
+    return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module, kind, f"llvm.{name}.v{LANES}f32")
+
+
+@_operation
+def load(typing: Any, array: Any, row: Any) -> Any:
+    """Return row `row` of an array of shape (m, LANES)."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature, arguments), align=4)
+
+    return _lanes(array, types.intp), generate
+
+
+@_operation
+def store(typing: Any, array: Any, row: Any, value: Any) -> Any:
+    """Write row `row` of an array of shape (m, LANES)."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _pointer(context, builder, signature, arguments), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _lanes), generate
+
+
+@_operation
+def minus_product(typing: Any, value: Any, left: Any, right: Any) -> Any:
+    """Return value − left · right, rounded once where the processor can."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.call(_of_llvm(builder, "fmuladd", 3), [
+            builder.fneg(arguments[1]), arguments[2], arguments[0]])
+
+    return _lanes(_lanes, _lanes, _lanes), generate
+
+
+@_operation
+def product(typing: Any, left: Any, right: Any) -> Any:
+    """Return left · right."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fmul(*arguments)
+
+    return _lanes(_lanes, _lanes), generate
+
+
+@_operation
+def reciprocal(typing: Any, value: Any) -> Any:
+    """Return 1/value."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fdiv(ir.Constant(_VECTOR, [1.0] * LANES), arguments[0])
+
+    return _lanes(_lanes), generate
+
+
+@_operation
+def larger(typing: Any, sum_: Any, value: Any) -> Any:
+    """Return the larger of `sum_` and |value|; `sum_` where that is not a number."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        magnitude = builder.call(_of_llvm(builder, "fabs", 1), [arguments[1]])
+        return builder.select(builder.fcmp_ordered(">", magnitude, arguments[0]), magnitude, arguments[0])
+
+    return _lanes(_lanes, _lanes), generate

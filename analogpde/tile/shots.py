@@ -1,0 +1,388 @@
+"""Compiled kernels of INV shots: what the tiles hold plus the read noise of this shot, eliminated anew every time.
+
+Where read noise matters beyond first order every shot has a matrix of its own, Ĝ + E. Its band is narrow (a patch of a
+mesh, ordered), and eight tiles are eliminated side by side: for a five-point stencil on 128 rows that takes as long as
+two or three substitutions with stored factors.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from analogpde.compiled import compiled
+from analogpde.tile.kernels import fill_read
+from analogpde.tile.lanes import LANES, larger, load, minus_product, product, reciprocal, store
+
+LARGEST_MULTIPLIER = np.float32(100.0)  # of elimination without row exchanges: two of the seven digits of FP32
+_NEGLIGIBLE = np.float32(2.0**-20)  # of a tile's largest entry: what factors in FP32 make of a zero
+_LARGEST_POWER = 1000  # block exponents beyond 2^±1000 are cut: their inverse must be a number
+_ZERO = np.float32(0.0)
+_EXPONENT = 0x7FFFFFFFFFFFFFFF  # all bits of a double but its sign
+
+
+@compiled
+def _substitute(data, base, n, w, y):  # type: ignore[no-untyped-def]
+    """Solve L U y = y in place for a group of `Groups`; place t is y[w + t], with w rows of room on either side."""
+    for j in range(n):
+        v = load(y, w + j)
+        lower, target = base + 2 * w * j, w + j + 1
+        for i in range(w):
+            store(y, target + i, minus_product(load(y, target + i), load(data, lower + i), v))
+    diagonal = base + 2 * w * n
+    for j in range(n - 1, -1, -1):
+        v = product(load(y, w + j), load(data, diagonal + j))
+        store(y, w + j, v)
+        upper = base + 2 * w * j + w
+        for i in range(w):
+            store(y, j + i, minus_product(load(y, j + i), load(data, upper + i), v))
+
+
+@compiled
+def _substitute_transposed(data, base, n, w, y):  # type: ignore[no-untyped-def]
+    """Solve (L U)ᵀ y = y in place for a group; room as for `_substitute`, zero."""
+    diagonal = base + 2 * w * n
+    for j in range(n):
+        upper, v = base + 2 * w * j + w, load(y, w + j)
+        for i in range(w):
+            v = minus_product(v, load(data, upper + i), load(y, j + i))
+        store(y, w + j, product(v, load(data, diagonal + j)))
+    for j in range(n - 1, -1, -1):
+        lower, v = base + 2 * w * j, load(y, w + j)
+        for i in range(w - 1, -1, -1):
+            v = minus_product(v, load(data, lower + i), load(y, w + j + 1 + i))
+        store(y, w + j, v)
+
+
+@compiled
+def _settle(data, base, n, w, y, transposed):  # type: ignore[no-untyped-def]
+    """Solve with stored factors in place; what lies beyond the places is zeroed, leftovers could be infinite."""
+    y[:w] = _ZERO
+    y[w + n: 2 * w + n] = _ZERO
+    if transposed:
+        _substitute_transposed(data, base, n, w, y)
+    else:
+        _substitute(data, base, n, w, y)
+
+
+@compiled
+def _multiply_factors(data, base, n, w, band):  # type: ignore[no-untyped-def]
+    """Form L U of a group within its band: entry (i, j) is band[(2 w + 1) i + w + j − i]."""
+    high = 2 * w + 1
+    band[: high * n] = _ZERO
+    for t in range(n):
+        for i in range(min(w + 1, n - t)):
+            target = high * (t + i) + w - i
+            for c in range(min(w + 1, n - t)):
+                for lane in range(LANES):
+                    lower = np.float32(1.0) if i == 0 else data[base + 2 * w * t + i - 1, lane]
+                    upper = (np.float32(1.0) / data[base + 2 * w * n + t, lane] if c == 0
+                             else data[base + 2 * w * (t + c) + 2 * w - c, lane])
+                    band[target + c, lane] += lower * upper
+
+
+@compiled
+def list_cells(data, members, group_base, group_width, group_size, offsets, row, col, deviation, drawn, stride, first,  # type: ignore[no-untyped-def]
+               value, spread, place, draw):
+    """List what the tiles of each group hold, by rows of the elimination; return how many entries there are.
+
+    Entries of row i of group g are first[g, i] … first[g, i + 1] − 1: the value, the deviation of its read noise, its
+    place in the band's row (see `_hold_row`), and which of the group's draws it takes, of which each lane has `stride`.
+    Lanes without a drawn tile hold the identity. Entries that find no room in `value` are only counted.
+    """
+    most = 0
+    for g in range(group_base.size):
+        most = max(most, (2 * group_width[g] + 1) * group_size[g])
+    band, cell = np.empty((most, LANES), np.float32), np.empty((most, LANES), np.int32)
+    count = 0
+    for g in range(group_base.size):
+        n, w = group_size[g], group_width[g]
+        high = 2 * w + 1
+        some = False
+        for lane in range(LANES):
+            some = some or (members[g, lane] >= 0 and drawn[members[g, lane]])
+        first[g, :] = count
+        if not some:
+            continue
+        _multiply_factors(data, group_base[g], n, w, band)
+        cell[: high * n] = -1
+        for lane in range(LANES):
+            k = members[g, lane]
+            if k >= 0 and drawn[k]:
+                for e in range(offsets[k], offsets[k + 1]):
+                    cell[high * row[e] + w + col[e] - row[e], lane] = e - offsets[k]
+            else:
+                band[: high * n, lane] = _ZERO
+                for i in range(n):
+                    band[high * i + w, lane] = np.float32(1.0)
+        for i in range(n):
+            first[g, i] = count
+            for p in range(high):
+                for lane in range(LANES):
+                    here, which = band[high * i + p, lane], cell[high * i + p, lane]
+                    if which >= 0 or abs(here) > _NEGLIGIBLE:
+                        if count < value.size:
+                            value[count], place[count] = here, (p + w % 2) * LANES + lane
+                            spread[count], draw[count] = _ZERO, 0
+                            if which >= 0:
+                                spread[count] = deviation[offsets[members[g, lane]] + which]
+                                draw[count] = lane * stride + which
+                        count += 1
+        first[g, n:] = count
+    return count
+
+
+@compiled
+def _hold_row(row, value, spread, place, draw, draws):  # type: ignore[no-untyped-def]
+    """Write a row of Ĝ + E of eight tiles: entry (i, j) of a lane is at (w + j − i) LANES + lane, w even."""
+    row[:] = _ZERO
+    for e in range(value.size):
+        row[place[e]] = value[e] + spread[e] * draws[draw[e]]
+
+
+@compiled
+def _hold(band, n, w, ends, value, spread, place, draw, draws):  # type: ignore[no-untyped-def]
+    """Write all rows of Ĝ + E, each 2 w + 2 vectors long, the last of them zero."""
+    high = (2 * w + 2) * LANES
+    flat = band.reshape(-1)
+    for i in range(n):
+        a, b = ends[i], ends[i + 1]
+        _hold_row(flat[high * i: high * i + high], value[a:b], spread[a:b], place[a:b], draw[a:b], draws)
+
+
+@compiled
+def _eliminate(band, n, w, ends, value, spread, place, draw, draws):  # type: ignore[no-untyped-def]
+    """Write Ĝ + E as `_hold` does and factorise it, without row exchanges: L below the inverted pivots, U above.
+
+    Row by row, as the rows are written, so that the w rows above, which are all that is needed, stay in the cache. Two
+    rows and two pivots at a time halve the trips through memory. An entry (i + 1, i − w) beyond the band is the zero
+    that ends row i; w is even.
+
+    Returns:
+        The largest multiplier of each tile: where it is large, so are rounding errors.
+    """
+    high = 2 * w + 2
+    flat = band.reshape(-1)
+    flat[high * LANES * n: high * LANES * (n + 1)] = _ZERO  # the second of the last two rows where n is odd
+    largest = load(band, high * n)
+    for i in range(0, n, 2):
+        for r in range(i, min(i + 2, n)):
+            a, b, start = ends[r], ends[r + 1], high * LANES * r
+            _hold_row(flat[start: start + high * LANES], value[a:b], spread[a:b], place[a:b], draw[a:b], draws)
+        here = high * i + w - i  # entry (i, j) is at here + j, entry (i + 1, j) at here + high − 1 + j
+        for t in range(max(0, i - w), i, 2):
+            p, u = here + t, high * t + w  # entries (i, t) and (t, t)
+            q, v = p + high - 1, u + high  # entries (i + 1, t) and (t + 1, t + 1)
+            above = load(band, u + 1)
+            l1, m1 = product(load(band, p), load(band, u)), product(load(band, q), load(band, u))
+            l2 = product(minus_product(load(band, p + 1), l1, above), load(band, v))
+            m2 = product(minus_product(load(band, q + 1), m1, above), load(band, v))
+            store(band, p, l1)
+            store(band, p + 1, l2)
+            store(band, q, m1)
+            store(band, q + 1, m2)
+            largest = larger(larger(larger(larger(largest, l1), l2), m1), m2)
+            for c in range(2, w + 1):
+                above, below = load(band, u + c), load(band, v + c - 1)
+                store(band, p + c, minus_product(minus_product(load(band, p + c), l1, above), l2, below))
+                store(band, q + c, minus_product(minus_product(load(band, q + c), m1, above), m2, below))
+            below = load(band, v + w)
+            store(band, p + w + 1, minus_product(load(band, p + w + 1), l2, below))
+            store(band, q + w + 1, minus_product(load(band, q + w + 1), m2, below))
+        p, q = here + i, here + high - 1 + i
+        pivot = reciprocal(load(band, p))
+        store(band, p, pivot)
+        if i + 1 < n:
+            m1 = product(load(band, q), pivot)
+            store(band, q, m1)
+            largest = larger(largest, m1)
+            for c in range(1, w + 1):
+                store(band, q + c, minus_product(load(band, q + c), m1, load(band, p + c)))
+            store(band, q + 1, reciprocal(load(band, q + 1)))
+    return largest
+
+
+@compiled
+def _solve_band(band, n, w, y, transposed):  # type: ignore[no-untyped-def]
+    """Solve with the factors of `_eliminate` in place; room as for `_substitute`, zero."""
+    high = 2 * w + 2
+    if transposed:
+        for i in range(n):
+            v = product(load(y, w + i), load(band, high * i + w))
+            store(y, w + i, v)
+            for c in range(1, w + 1):
+                store(y, w + i + c, minus_product(load(y, w + i + c), load(band, high * i + w + c), v))
+        for i in range(n - 1, -1, -1):
+            v = load(y, w + i)
+            for c in range(max(0, w - i), w):
+                store(y, i + c, minus_product(load(y, i + c), load(band, high * i + c), v))
+        return
+    for i in range(n):
+        v = load(y, w + i)
+        for c in range(w):
+            v = minus_product(v, load(band, high * i + c), load(y, i + c))
+        store(y, w + i, v)
+    for i in range(n - 1, -1, -1):
+        v = load(y, w + i)
+        for c in range(w, 0, -1):
+            v = minus_product(v, load(band, high * i + w + c), load(y, w + i + c))
+        store(y, w + i, product(v, load(band, high * i + w)))
+
+
+@compiled
+def _solve_full(band, w, lane, size, transposed, right, solution):  # type: ignore[no-untyped-def]
+    """Solve for one tile of the group that `_hold` wrote, with row exchanges; write to `solution`."""
+    matrix, start = np.zeros((size, size)), np.empty(size)
+    for i in range(size):
+        start[i] = right[i, lane]
+        for j in range(max(0, i - w), min(size, i + w + 1)):
+            entry = band[(2 * w + 2) * i + w + j - i, lane]
+            if transposed:
+                matrix[j, i] = entry
+            else:
+                matrix[i, j] = entry
+    start = np.linalg.solve(matrix, start)
+    for i in range(size):
+        solution[i, lane] = start[i]
+
+
+@compiled
+def _convert_in(x, scale, order, n, codes, work, single, b, lane):  # type: ignore[no-untyped-def]
+    """Scale what drives a tile, round it to the DACs' codes and put it in its lane; return the block exponent's power.
+
+    Tiles work in FP32, the vector's size must not matter.
+    """
+    bits = work.view(np.int64)
+    for i in range(n):
+        work[i] = x[i] * scale[i]
+    top = np.int64(0)
+    for i in range(n):  # as integers, which have an order that the compiler may use
+        top = max(top, bits[i] & np.int64(_EXPONENT))
+    bits[n] = top
+    largest = work[n]
+    power = back = 1.0
+    if 0.0 < largest < np.inf:
+        exponent = max(min(math.frexp(largest)[1] - 1, _LARGEST_POWER), -_LARGEST_POWER)
+        power, back = math.ldexp(1.0, exponent), math.ldexp(1.0, -exponent)
+        largest *= back
+    for i in range(n):
+        single[i] = work[i] * back
+    if codes > 0 and 0.0 < largest < np.inf:
+        _round(single, n, largest, codes)
+    for t in range(n):
+        b[t, lane] = single[order[t]]
+    return power
+
+
+@compiled
+def _round(single, n, largest, codes):  # type: ignore[no-untyped-def]
+    """Round to codes of the largest magnitude."""
+    step, steps = np.float32(largest / codes), np.float32(codes / largest)
+    for i in range(n):
+        single[i] = np.rint(single[i] * steps) * step
+
+
+@compiled
+def _convert_out(solution, lane, order, n, kept, codes, factor, scale, single, x):  # type: ignore[no-untyped-def]
+    """Round what a tile answers on the lines that are read to the ADCs' codes, and scale it back."""
+    for t in range(n):
+        single[order[t]] = solution[t, lane]
+    if codes > 0:
+        bits, top = single.view(np.int32), np.int32(0)
+        for i in range(kept):
+            top = max(top, bits[i] & np.int32(0x7FFFFFFF))
+        bits[single.size - 1] = top
+        largest = np.float64(single[single.size - 1])
+        if 0.0 < largest:  # infinite ones become no numbers
+            _round(single, kept, largest, codes)
+    for i in range(kept):
+        x[i] = single[i] * scale[i] * factor
+
+
+@compiled
+def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes, kept, offsets, row, col, deviation,  # type: ignore[no-untyped-def]
+          drawn, first, value, spread, place, draw, stride, scale, sign, dac, adc, seed, word, tiles, event, x,
+          transposed):
+    """One shot of every tile, in place on x (K, n); return the number of shots solved with row exchanges.
+
+    Tiles that are `drawn` hold what `list_cells` listed. Of the others with read noise x − Ĝ⁻¹ξ is taken, ξ_i normal of
+    variance Σ_j σ_ij² x_j²: row, col are places (not rows) of their cells. A transposed shot drives the columns and
+    reads the rows: the caller exchanges rows and cols, row and col.
+    """
+    n_max = rows.shape[1]
+    longest = most = 0
+    for g in range(group_base.size):
+        longest = max(longest, group_size[g] + 2 * group_width[g])
+        if first[g, n_max] > first[g, 0]:
+            most = max(most, (2 * group_width[g] + 4) * (group_size[g] + 1))
+    y = np.zeros((longest + 2, LANES), np.float32)
+    b, solution = np.zeros((n_max, LANES), np.float32), np.zeros((n_max, LANES), np.float32)
+    band, largest = np.zeros((most, LANES), np.float32), np.zeros((1, LANES), np.float32)
+    draws, normal = np.zeros(LANES * stride, np.float32), np.empty(n_max + 8, np.float32)
+    words = np.empty((4, max(stride, n_max) // 8 + 1), np.uint64)
+    work, single, variance = np.empty(n_max + 1), np.empty(n_max + 1, np.float32), np.empty(n_max, np.float32)
+    power = np.ones(LANES)
+    exchanged = 0
+    for g in range(group_base.size):
+        n, w = group_size[g], group_width[g]
+        inside = y[w: w + n]
+        cells, linewise, plain = first[g, n] > first[g, 0], False, False
+        for lane in range(LANES):
+            k = members[g, lane]
+            b[:n, lane] = _ZERO
+            if k < 0:
+                continue
+            power[lane] = _convert_in(x[k], scale[k], rows[k], sizes[k], dac, work, single, b, lane)
+            if not drawn[k]:
+                plain = True
+                linewise = linewise or offsets[k + 1] > offsets[k]
+        if plain:
+            inside[:] = b[:n]
+            _settle(data, group_base[g], n, w, y, transposed)
+            solution[:n] = inside
+        if linewise:
+            inside[:] = b[:n]
+            for lane in range(LANES):
+                k = members[g, lane]
+                if k >= 0 and not drawn[k] and offsets[k + 1] > offsets[k]:
+                    variance[:n] = _ZERO
+                    for e in range(offsets[k], offsets[k + 1]):
+                        variance[row[e]] += (deviation[e] * solution[col[e], lane]) ** 2
+                    fill_read(normal, words, sizes[k], seed, word, tiles[k], event)
+                    for t in range(sizes[k]):
+                        inside[t, lane] -= np.sqrt(variance[t]) * normal[t]
+            _settle(data, group_base[g], n, w, y, transposed)
+            solution[:n] = inside
+        if cells:
+            for lane in range(LANES):
+                k = members[g, lane]
+                if k >= 0 and drawn[k]:
+                    fill_read(draws[lane * stride:], words, offsets[k + 1] - offsets[k], seed, word, tiles[k], event)
+            even = w + w % 2
+            store(largest, 0, _eliminate(band, n, even, first[g], value, spread, place, draw, draws))
+            y[: 2 * even + n] = _ZERO
+            y[even: even + n] = b[:n]
+            _solve_band(band, n, even, y, transposed)
+            held = False
+            for lane in range(LANES):
+                k = members[g, lane]
+                if k < 0 or not drawn[k]:
+                    continue
+                good, finite = largest[0, lane] <= LARGEST_MULTIPLIER, True
+                for t in range(n):
+                    solution[t, lane] = y[even + t, lane]
+                    good = good and abs(solution[t, lane]) < np.inf
+                    finite = finite and abs(b[t, lane]) < np.inf
+                if not good and finite:  # what came in infinite goes out so
+                    if not held:
+                        _hold(band, n, even, first[g], value, spread, place, draw, draws)
+                        held = True
+                    exchanged += 1
+                    _solve_full(band, even, lane, sizes[k], transposed, b, solution)
+        for lane in range(LANES):
+            k = members[g, lane]
+            if k >= 0:
+                _convert_out(solution, lane, cols[k], sizes[k], kept[k], adc, sign[k] * power[lane], scale[k], single,
+                             x[k])
+    return exchanged
