@@ -215,7 +215,7 @@ def probe_error(bank: Bank, blocks: Blocks) -> NDArray[np.float64]:
     """Return what is wrong with each block's answer to a probe, relative and in the energy norm, shape (K,).
 
     The probe is the right-hand side of what two shots make of random signs: mostly the slowest mode, which errors
-    are amplified in. Lines that are not read are not asked.
+    are amplified in. All lines are read for it.
     """
     count, n = blocks.count, blocks.size
     owner = blocks.owner
@@ -225,6 +225,8 @@ def probe_error(bank: Bank, blocks: Blocks) -> NDArray[np.float64]:
         return np.asarray(sums.reshape(count, n))
 
     whole = replace(bank, kept=bank.sizes)
+    if isinstance(whole, BlockAmcBank):  # nor do blocks that fit one tile skip the lines that others would not read
+        whole = replace(whole, whole=replace(whole.whole, kept=whole.whole.sizes))
     inside = np.arange(n) < blocks.sizes[:, None]
     diagonal = np.ones((count, n))
     here = blocks.row == blocks.col
