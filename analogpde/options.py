@@ -111,12 +111,11 @@ KSP_OPTIONS = (
 PC_OPTIONS = (
     Option("pc_analog_levels", "int", 10, "Largest number of levels; 1 is one-level Schwarz.", low=1),
     Option("pc_analog_core", "int", None, "Unknowns of a patch core (default: about half a tile in 2-D, a third "
-           "in 3-D).", low=1),
+           "in 3-D; 20 where convection rules or anisotropy is hidden by the mesh).", low=1),
     Option("pc_analog_overlap", "int", 2, "Layers by which a patch reaches beyond its core, while it fits the tile.",
            low=0),
     Option("pc_analog_strength", "real", None, "Cores and patches grow along couplings above this fraction of the "
-           "largest of either row (default 0.25; 0.4 where the couplings of an unsymmetric matrix differ by "
-           "direction).", low=0.0, high=1.0),
+           "largest of either row (default 0.25).", low=0.0, high=1.0),
     Option("pc_analog_truncation", "real", None, "Entries of the prolongation below this fraction of the row's largest "
            "are dropped, near-null vectors kept (default 0.05 in 2-D, 0.15 in 3-D and for small tiles; with several "
            "near-null vectors 0.1 and 0.25).", low=0.0, high=0.9),

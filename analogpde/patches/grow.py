@@ -79,11 +79,13 @@ def _entry(indptr, indices, values, i, j):
 
 
 @compiled
-def coupling_strength(indptr, indices, values):
+def coupling_strength(indptr, indices, values, signed=False):
     """Return max(|a_ij|, |a_ji|)/sqrt(|a_ii a_jj|) per entry (0 on the diagonal), and each row's largest.
 
     Both directions count: convection couples an unknown to its upstream neighbour only, but a core that is cut
-    across the flow loses that coupling whichever end of it asks. Columns must be sorted within a row.
+    across the flow loses that coupling whichever end of it asks. If `signed`, couplings of the sign of the diagonal
+    count a thousandth: they drive neighbours apart (central differences downstream, SUPG across the flow), and an
+    unknown follows them only where it has no others. Columns must be sorted within a row.
     """
     n = indptr.size - 1
     diagonal = np.zeros(n)
@@ -100,7 +102,12 @@ def coupling_strength(indptr, indices, values):
         for e in range(indptr[i], indptr[i + 1]):
             j = indices[e]
             if j != i and diagonal[i] > 0 and diagonal[j] > 0:
-                size = unit * max(abs(values[e]), abs(_entry(indptr, indices, values, j, i)))
+                there, back = values[e], _entry(indptr, indices, values, j, i)
+                if signed:
+                    sign = 1.0 if _entry(indptr, indices, values, i, i) > 0.0 else -1.0
+                    there *= -sign if there * sign < 0.0 else 1e-3
+                    back *= -sign if back * sign < 0.0 else 1e-3
+                size = unit * max(abs(there), abs(back))
                 strength[e] = size / np.sqrt(diagonal[i] * diagonal[j])
                 largest[i] = max(largest[i], strength[e])
     return strength, largest
@@ -108,17 +115,19 @@ def coupling_strength(indptr, indices, values):
 
 @compiled
 def _unsymmetry(indptr, indices, values, first, owned):
-    difference = total = 0.0
+    difference = total = positive = 0.0
     for i in range(first, first + owned):
+        sign = 1.0 if _entry(indptr, indices, values, i, i) > 0.0 else -1.0
         for e in range(indptr[i], indptr[i + 1]):
             if indices[e] != i:
                 difference += abs(values[e] - _entry(indptr, indices, values, indices[e], i))
                 total += abs(values[e])
-    return difference, total
+                positive += max(0.0, sign * values[e])
+    return difference, total, positive
 
 
-def unsymmetry(matrix: LocalMatrix) -> tuple[float, float]:
-    """Return Σ|a_ij − a_ji| and Σ|a_ij| over the couplings of the owned rows."""
+def unsymmetry(matrix: LocalMatrix) -> tuple[float, float, float]:
+    """Return Σ|a_ij − a_ji|, Σ|a_ij| and Σ|a_ij| of those with the diagonal's sign, over the owned rows' couplings."""
     return _unsymmetry(matrix.indptr, matrix.indices, matrix.values, matrix.first, matrix.owned)
 
 
@@ -355,14 +364,18 @@ def _extent(indptr, indices, strength, largest, threshold, first, label, count, 
 
 # Cores longer than this (in strong couplings), and than a compact one of their size, coarsen a line too much.
 LONGEST_CORE = 20
+SMALL_CORE = 20  # as many, where one coarse unknown a core says too little: docs/method.md
 SAMPLE = 40
 
 
-def choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile: int) -> int:
-    """Choose the largest core, up to 0.55 of a tile, whose first layer still fits the tile and that is no line."""
+def choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile: int, small: bool = False) -> int:
+    """Choose the largest core, up to 0.55 of a tile, whose first layer still fits the tile and that is no line.
+
+    Of `small` cores none has more than `SMALL_CORE` unknowns.
+    """
     graph = (matrix.indptr, matrix.indices, strength, largest, threshold, matrix.first)
     for fraction in (0.55, 0.45, 0.35, 0.3, 0.25, 0.2, 0.15):
-        core = max(1, int(fraction * tile))
+        core = max(1, min(int(fraction * tile), SMALL_CORE if small else tile))
         label, count = _partition(matrix, strength, largest, threshold, core, SAMPLE)
         if count == 0:
             return core
@@ -397,6 +410,7 @@ def unknowns_of(patches: Patches, block: int) -> Patches:
 
 def make_patches(
     matrix: LocalMatrix, tile: int, *, core: int | None, overlap: int, threshold: float, block: int = 1,
+    signed: bool = False, small: bool = False,
 ) -> Patches:
     """Cut a rank's unknowns into cores and grow a patch around each.
 
@@ -408,18 +422,20 @@ def make_patches(
         core: unknowns of a core; None chooses.
         overlap: layers a patch may add.
         threshold: couplings below this fraction of the row's largest are not followed.
+        signed: couplings of the diagonal's sign are weak (`coupling_strength`); not for blocks.
+        small: choose small cores (`choose_core`).
 
     Returns:
         The patches; every owned unknown is in the core of exactly one.
     """
     if 1 < block <= tile:
         whole = make_patches(nodes_of(matrix, block), tile // block, core=max(1, core // block) if core else None,
-                             overlap=overlap, threshold=threshold)
+                             overlap=overlap, threshold=threshold, small=small)
         return unknowns_of(whole, block)
-    strength, largest = coupling_strength(matrix.indptr, matrix.indices, matrix.values)
+    strength, largest = coupling_strength(matrix.indptr, matrix.indices, matrix.values, signed and block == 1)
     # on a small tile the border always outweighs the core; half a tile keeps the coarse levels sparse
     half = max(1, tile // 2) if tile <= SMALL_TILE else None
-    wanted = core or half or choose_core(matrix, strength, largest, threshold, tile)
+    wanted = core or half or choose_core(matrix, strength, largest, threshold, tile, small)
     wanted = min(wanted, tile)
     label, count = _partition(matrix, strength, largest, threshold, wanted)
     if count:

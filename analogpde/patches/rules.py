@@ -19,29 +19,27 @@ SMOOTHING_WEIGHT = 0.9  # measured on the prototype: 0.8…1 give the same count
 COARSE_ROUNDING = 0.05
 SAMPLE = 64  # tiles of a rank that it is measured on
 
-# Where the two directions of couplings differ by this fraction of them, convection rules: cores follow the flow more
-# closely. By measurement, docs/method.md.
+STRENGTH = 0.25  # couplings below this fraction of the largest are not followed
+# Where the two directions of couplings differ by this fraction of them, convection rules. By measurement,
+# docs/method.md.
 ONE_WAY = 0.1
-STRENGTH, STRENGTH_ONE_WAY = 0.25, 0.4
+# Fewer couplings of the diagonal's sign than this fraction hide no anisotropy from a look at the entries.
+POSITIVE = 0.01
+# Local solves that smooth P are shifted as the tiles are, but by no more: beyond that P grows too narrow.
+LARGEST_SHIFT_OF_P = 0.01
 
 
-def choose_strength(one_way: float, total: float) -> float:
-    """Return below which fraction of the largest couplings are not followed.
-
-    Args:
-        one_way, total: from `analogpde.patches.grow.unsymmetry`, summed over ranks.
-    """
-    return STRENGTH if one_way <= ONE_WAY * total else STRENGTH_ONE_WAY
-
-
-def mostly_border(core: int, size: int, vectors: int) -> bool:
+def mostly_border(core: int, size: int, vectors: int, small: bool) -> bool:
     """Tell whether patches are more border than core, as in 3-D and on small tiles.
 
     Args:
-        core, size: unknowns of all cores and of all patches. vectors: near-null vectors.
+        core, size: unknowns of all cores and of all patches. vectors: near-null vectors. small: cores are small by
+            choice.
     """
-    # so it is in 3-D: one near-null vector 1.2…2.3 against 0.8…1.1 in 2-D, several 3 against 1…1.3
-    return size - core >= (1.2 if vectors == 1 else 2.0) * max(1, core)
+    # so it is in 3-D: one near-null vector 1.2…2.3 against 0.8…1.1 in 2-D, several 3 against 1…1.3; around small cores
+    # two layers are 5 cores in 3-D and 2 in 2-D
+    limit = 3.5 if small else 1.2 if vectors == 1 else 2.0
+    return size - core >= limit * max(1, core)
 
 
 def choose_truncation(tile: int, vectors: int, border: bool) -> float:

@@ -265,7 +265,7 @@ def _copy_rows(index, core, first, begin, indices, values, out_indptr, out_indic
 
 def smooth(
     matrix: LocalMatrix, patches: Patches, blocks: Blocks, product: Rows, p: Rows, *, weight: float, threshold: float,
-    near: NDArray[np.float64],
+    near: NDArray[np.float64], shift: float = 0.0,
 ) -> Rows:
     """Return P − weight M_RAS (A P), truncated, M_RAS the exact restricted additive Schwarz operator.
 
@@ -282,6 +282,7 @@ def smooth(
         p: P in the owned rows.
         weight, threshold: see above.
         near: near-null vectors in all coarse unknowns, shape (columns, k); a coarse node is k unknowns.
+        shift: what to enlarge the blocks' diagonals by, relative, beyond that: as much as the tiles' are.
 
     Returns:
         The owned rows, columns sorted.
@@ -291,7 +292,7 @@ def smooth(
     nodes = len(near) // width
     mark, found = np.full(nodes, -1, np.int64), np.empty(nodes, np.int64)
     begin, length = np.zeros(matrix.owned, np.int64), np.zeros(matrix.owned, np.int64)
-    value = np.where(blocks.row == blocks.col, (1.0 + 1e-12) * blocks.value, blocks.value)
+    value = np.where(blocks.row == blocks.col, (1.0 + shift + 1e-12) * blocks.value, blocks.value)
     regular = replace(blocks, value=value)
     parts = []
     for start in range(0, patches.count, _CHUNK):

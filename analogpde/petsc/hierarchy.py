@@ -23,6 +23,7 @@ from analogpde.patches.blocks import (
 )
 from analogpde.patches.prolong import tentative, tentative_rows
 from analogpde.patches.rules import (
+    LARGEST_SHIFT_OF_P,
     SMOOTHING_WEIGHT,
     choose_slices,
     choose_truncation,
@@ -136,7 +137,7 @@ class Smoother:
         self._places: NDArray[np.int64] | None = None
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
-        self.mostly_border = mostly_border(core, size, near.shape[1])
+        self.mostly_border = mostly_border(core, size, near.shape[1], partition.small)
         self.first_tile = first_tile
         with log.EVENTS["Program"]:
             blocks = together(comm, lambda: cut_blocks(local, self.patches, first_tile + before))
@@ -145,6 +146,7 @@ class Smoother:
             self.bank: Bank | LimitedBank = together(comm, lambda: program(
                 blocks, settings, slices, programming, budget, depth=settings.blockamc, kept=self.patches.core,
                 last=settings.levels == 1))
+        self.shift = comm.allreduce(self.bank.shift * self.patches.count) / max(1, self.tiles)
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
         self._work = np.zeros((self.patches.count, self.patches.index.shape[1]))
@@ -190,10 +192,11 @@ class Smoother:
     def prolongation(self, matrix: PETSc.Mat) -> tuple[PETSc.Mat, NDArray[np.float64], NDArray[np.int64]]:
         """Return the coarse space, the near-null vectors in it, and what names its columns. Collective.
 
-        Each core has one coarse unknown for each near-null vector: the vector cut to the core, smoothed by exact local
-        solves, P ← P − ω M_RAS (A P), twice, and truncated: entries below the truncation of their row's largest are
-        dropped and the rest changed so that P still gives the near-null vectors. The block size of the coarse space
-        is the number of near-null vectors. Too few coarse unknowns for all ranks are owned by some of them.
+        Each core has one coarse unknown for each near-null vector: the vector cut to the core, smoothed by local solves
+        that are exact but for the tiles' shift, P ← P − ω M_RAS (A P), twice, and truncated: entries below the
+        truncation of their row's largest are dropped and the rest changed so that P still gives the near-null vectors.
+        The block size of the coarse space is the number of near-null vectors. Too few coarse unknowns for all ranks are
+        owned by some of them.
         """
         comm = matrix.getComm().tompi4py()
         local, patches, width = self.seen.matrix, self.patches, self.near.shape[1]
@@ -216,7 +219,8 @@ class Smoother:
             rows = self.seen.rows_of(product)
             product.destroy()
             p = together(comm, functools.partial(smooth, local, patches, blocks, rows, p, weight=SMOOTHING_WEIGHT,
-                                                 threshold=threshold, near=coarse_near))
+                                                 threshold=threshold, near=coarse_near,
+                                                 shift=min(self.shift, LARGEST_SHIFT_OF_P)))
             del rows
         # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
         used = np.zeros(total, np.int64)

@@ -98,14 +98,14 @@ def _axes(comm: MPI.Comm, points: NDArray[np.float64]) -> list[NDArray[np.float6
 
 def make_box_patches(
     comm: MPI.Comm, matrix: LocalMatrix, points: NDArray[np.float64], tile: int, *, core: int | None, overlap: int,
-    threshold: float, block: int = 1,
+    threshold: float, block: int = 1, small: bool = False,
 ) -> tuple[Patches, NDArray[np.int64]] | None:
     """Cut the unknowns into boxes of a lattice and grow a patch around each. Collective.
 
     Args:
         matrix: rows that this rank sees.
         points: of the seen unknowns, shape (n, dim).
-        tile, core, overlap, threshold, block: as of `make_patches`.
+        tile, core, overlap, threshold, block, small: as of `make_patches`.
 
     Returns:
         Patches, and the box of each core, shape (K, dim); None, on all ranks, where the points have no lattice or boxes
@@ -113,7 +113,8 @@ def make_box_patches(
     """
     if 1 < block <= tile:
         found = make_box_patches(comm, together(comm, lambda: nodes_of(matrix, block)), points[::block], tile // block,
-                                 core=max(1, core // block) if core else None, overlap=overlap, threshold=threshold)
+                                 core=max(1, core // block) if core else None, overlap=overlap, threshold=threshold,
+                                 small=small)
         return None if found is None else (unknowns_of(found[0], block), found[1])
     own = slice(matrix.first, matrix.first + matrix.owned)
     axes = _axes(comm, points[own])
@@ -139,7 +140,8 @@ def make_box_patches(
     half = max(1, tile // 2) if tile <= SMALL_TILE else None
 
     def local_core() -> int:
-        return core or half or (choose_core(matrix, strength, largest, threshold, tile) if coupled.any() else tile)
+        chosen = core or half
+        return chosen or (choose_core(matrix, strength, largest, threshold, tile, small) if coupled.any() else tile)
 
     wanted = min(tile, comm.allreduce(together(comm, local_core), op=MPI.MIN))
     crowd = max(1.0, lattice.density)  # unknowns on a site

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.patches.grow import LocalMatrix, Patches, make_patches, unsymmetry
-from analogpde.patches.quality import cohesion, still_fits
-from analogpde.patches.rules import choose_strength
+from analogpde.patches.grow import SMALL_TILE, LocalMatrix, Patches, make_patches, unsymmetry
+from analogpde.patches.quality import cohesion, mostly_slow, slow_cores, still_fits
+from analogpde.patches.rules import ONE_WAY, POSITIVE, STRENGTH
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import together
 from analogpde.petsc.stack import PETSc
@@ -127,30 +127,47 @@ class Partition:
         matrix: the level's operator (AIJ).
         tile: rows of a tile.
         core, overlap: options, as in `make_patches`.
-        strength: below which fraction of the largest couplings are not followed; None chooses by the matrix.
+        strength: below which fraction of the largest couplings are not followed; None: `STRENGTH`.
+        hidden: whether the finer levels hide an anisotropy (`slow_cores`); None finds out, on the finest level.
+        alone: there is no coarse level, and no reason for small cores.
         boxes: cut the boxes of a lattice, if the matrix has coordinates that allow it: equal ones can share a tile.
     """
 
     def __init__(
         self, matrix: PETSc.Mat, tile: int, *, core: int | None, overlap: int, strength: float | None,
-        boxes: bool = False,
+        hidden: bool | None = False, alone: bool = False, boxes: bool = False,
     ) -> None:
         comm = matrix.getComm().tompi4py()
-        self._strength, self._block = strength, matrix.getBlockSize()
+        self._threshold, self._block = STRENGTH if strength is None else strength, matrix.getBlockSize()
         self.patches: Patches
         self.boxes: NDArray[np.int64] | None = None
         with log.EVENTS["Partition"]:
             self.seen = Seen(matrix, overlap, self._block)
-            local = self.seen.matrix
-            self._threshold = self._choose_threshold(matrix)
-            found = self._box_patches(matrix, tile, core, overlap) if boxes else None
-            if found is not None:
-                self.patches, self.boxes = found
-            else:
-                self.patches = together(comm, lambda: make_patches(
-                    local, tile, core=core, overlap=overlap, threshold=self._threshold, block=self._block))
+            self._convective, positive = self._look(matrix)
+            self.hidden = bool(hidden)
+            self.small = not alone and core is None and (self._convective or self.hidden)
+            self._cut(matrix, tile, core, overlap, boxes)
+            # small tiles have small cores; of nodes of several unknowns one coarse unknown is not asked for everything
+            wanted = hidden is None and not alone and core is None and tile > SMALL_TILE and self._block == 1
+            if wanted and positive:
+                slow = together(comm, lambda: slow_cores(self.seen.matrix, self.patches))
+                self.hidden = mostly_slow(comm.allreduce(slow))
+                if self.hidden and not self.small:
+                    self.small = True
+                    self._cut(matrix, tile, core, overlap, boxes)
         self.columns: NDArray[np.int64] | None = None
         self._cohesion = self._measure(matrix)
+
+    def _cut(self, matrix: PETSc.Mat, tile: int, core: int | None, overlap: int, boxes: bool) -> None:
+        """Cut the level into patches. Collective."""
+        found = self._box_patches(matrix, tile, core, overlap) if boxes else None
+        if found is not None:
+            self.patches, self.boxes = found
+            return
+        self.patches = together(matrix.getComm().tompi4py(), lambda: make_patches(
+            self.seen.matrix, tile, core=core, overlap=overlap, threshold=self._threshold, block=self._block,
+            signed=self._convective, small=self.small))
+        self.boxes = None
 
     def _box_patches(
         self, matrix: PETSc.Mat, tile: int, core: int | None, overlap: int,
@@ -167,22 +184,23 @@ class Partition:
         vector.destroy()
         return lattice.make_box_patches(
             matrix.getComm().tompi4py(), self.seen.matrix, points, tile, core=core, overlap=overlap,
-            threshold=self._threshold, block=self._block)
+            threshold=self._threshold, block=self._block, small=self.small)
 
     def keeps(self, matrix: PETSc.Mat) -> bool:
         """Take in new values of a matrix with the same layout; answer whether the cores still fit them. Collective."""
         self.seen.read(matrix)
-        return self._choose_threshold(matrix) == self._threshold and still_fits(self._cohesion, self._measure(matrix))
+        return self._look(matrix)[0] == self._convective and still_fits(self._cohesion, self._measure(matrix))
 
-    def _choose_threshold(self, matrix: PETSc.Mat) -> float:
-        if self._strength is not None:
-            return self._strength
-        one_way, total = matrix.getComm().tompi4py().allreduce(np.array(unsymmetry(self.seen.matrix)))
-        return choose_strength(one_way, total)
+    def _look(self, matrix: PETSc.Mat) -> tuple[bool, bool]:
+        """Tell whether convection rules, and whether entries of the diagonal's sign may hide something. Collective."""
+        own = np.array(unsymmetry(self.seen.matrix))
+        one_way, total, positive = matrix.getComm().tompi4py().allreduce(own)
+        return bool(one_way > ONE_WAY * total), bool(positive > POSITIVE * total)
 
     def _measure(self, matrix: PETSc.Mat) -> NDArray[np.int64]:
         comm = matrix.getComm().tompi4py()
-        own = together(comm, lambda: cohesion(self.seen.matrix, self.patches, self._threshold, self._block))
+        own = together(comm, lambda: cohesion(self.seen.matrix, self.patches, self._threshold, self._block,
+                                             self._convective))
         total = np.empty_like(own)
         comm.Allreduce(own, total)
         return total

@@ -271,7 +271,8 @@ class AnalogPC:
             self.partitionings += level == 0
             self._partitions.append(Partition(matrix, settings.largest_block, core=settings.core,
                                               overlap=settings.overlap, strength=settings.strength,
-                                              boxes=settings.tiles is not None))
+                                              hidden=self._partitions[0].hidden if level else None,
+                                              alone=settings.levels == 1, boxes=settings.tiles is not None))
         return self._partitions[level]
 
     def _build(self, pc: PETSc.PC, matrix: PETSc.Mat) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,18 @@ from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.patches.blocks import cut_blocks, gather, scatter_cores
-from analogpde.patches.grow import LocalMatrix, make_patches, unsymmetry
+from analogpde.patches.grow import SMALL_TILE, LocalMatrix, make_patches, unsymmetry
 from analogpde.patches.prolong import tentative, tentative_rows
+from analogpde.patches.quality import mostly_slow, slow_cores
 from analogpde.patches.rules import (
     LARGEST_COMPLEXITY,
+    LARGEST_SHIFT_OF_P,
+    ONE_WAY,
+    POSITIVE,
     SMOOTHING_WEIGHT,
     STALLED,
+    STRENGTH,
     choose_slices,
-    choose_strength,
     choose_truncation,
     mostly_border,
     sampled_cost,
@@ -92,18 +97,24 @@ class Smoother:
 
     def __init__(
         self, matrix: sp.csr_matrix, settings: Settings, level: int, first_tile: int, near: NDArray[np.float64],
-        block: int,
+        block: int, hidden: bool | None,
     ) -> None:
         self._settings, self._near, n = settings, near, matrix.shape[0]
         self._local = LocalMatrix(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data, 0, n)
-        threshold = settings.strength
-        if threshold is None:
-            threshold = choose_strength(*unsymmetry(self._local))
-        self.patches = patches = make_patches(
-            self._local, settings.largest_block, core=settings.core, overlap=settings.overlap, threshold=threshold,
-            block=block)
+        one_way, couplings, positive = unsymmetry(self._local)
+        convective, alone = one_way > ONE_WAY * couplings, settings.levels == 1
+        cut = functools.partial(
+            make_patches, self._local, settings.largest_block, core=settings.core, overlap=settings.overlap,
+            threshold=STRENGTH if settings.strength is None else settings.strength, block=block, signed=convective)
+        patches = cut(small=not alone and (convective or bool(hidden)))
+        if (hidden is None and not alone and positive > POSITIVE * couplings and settings.core is None
+                and settings.largest_block > SMALL_TILE and block == 1):
+            hidden = mostly_slow(slow_cores(self._local, patches))
+            patches = cut(small=convective or hidden)
+        self.patches, self.hidden = patches, bool(hidden)
+        small = settings.core is None and not alone and (convective or self.hidden)
         self.tiles = patches.count
-        self.border = mostly_border(int(patches.core.sum()), int(patches.size.sum()), near.shape[1])
+        self.border = mostly_border(int(patches.core.sum()), int(patches.size.sum()), near.shape[1], small)
         self._blocks = cut_blocks(self._local, patches, first_tile)
         fine = settings.slices or choose_slices(*sampled_cost(self._blocks, settings.chip, settings.shift))
         self.bank = program_blocks(
@@ -144,7 +155,8 @@ class Smoother:
             product = sp.csr_matrix(matrix @ sp.csr_matrix(rows[::-1], shape=shape))
             product.sort_indices()
             rows = smooth(local, patches, self._blocks, (product.indptr, product.indices, product.data), rows,
-                          weight=SMOOTHING_WEIGHT, threshold=threshold, near=coarse_near)
+                          weight=SMOOTHING_WEIGHT, threshold=threshold, near=coarse_near,
+                          shift=min(self.bank.shift, LARGEST_SHIFT_OF_P))
         p = sp.csr_matrix(rows[::-1], shape=shape)
         # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
         kept = np.flatnonzero(np.bincount(p.indices, minlength=total))
@@ -196,7 +208,7 @@ class Cycle:
                 self.programmed.add(level.bank.programmed)
 
     def _build(self, near: NDArray[np.float64], block: int) -> None:
-        settings, first_tile = self._settings, 0
+        settings, first_tile, hidden = self._settings, 0, None
         while True:
             current, level = self._matrices[-1], len(self._levels)
             size = current.shape[0]
@@ -205,7 +217,8 @@ class Cycle:
                 return
             if level and level + 1 >= settings.levels:
                 break
-            smoother = Smoother(current, settings, level, first_tile, near, block)
+            smoother = Smoother(current, settings, level, first_tile, near, block, hidden)
+            hidden = smoother.hidden
             self._levels.append(smoother)
             first_tile += smoother.tiles
             if settings.levels == 1:

@@ -86,11 +86,11 @@ def as_dense(solved, rows, columns):
     return sp.csr_matrix((values, indices, indptr), shape=(rows, columns)).toarray()
 
 
-def solves(local, patches, product):
+def solves(local, patches, product, shift=0.0):
     """M_RAS A P: what smoothing adds to P = 0 with the weight −1."""
     nothing = np.zeros(local.owned + 1, np.int32), np.empty(0, np.int32), np.empty(0)
     return smooth(local, patches, cut_blocks(local, patches, 0), (product.indptr, product.indices, product.data),
-                  nothing, weight=-1.0, threshold=0.0, near=np.ones((product.shape[1], 1)))
+                  nothing, weight=-1.0, threshold=0.0, near=np.ones((product.shape[1], 1)), shift=shift)
 
 
 def test_local_solves(tools, matrix):
@@ -118,6 +118,17 @@ def test_local_solves_of_any_columns(tools):
     solved = solves(local, patches, right)
     expected = reference(matrix, rows, patches, right.toarray())
     np.testing.assert_allclose(as_dense(solved, 81, 11), expected, rtol=0, atol=1e-9)
+
+
+def test_local_solves_with_the_tiles_shift(tools):
+    matrix = tools.upwind(9)
+    local, rows, patches = setting(tools, matrix)
+    right = sp.random(81, 11, density=0.15, random_state=3, format="csr")
+    solved = solves(local, patches, right, shift=0.3)
+    shifted = (matrix + 0.3 * sp.diags(matrix.diagonal())).tocsr()
+    expected = reference(shifted, rows, patches, right.toarray())
+    # regularised by 1e-12 of the diagonal, times κ ≤ 1e3 of these blocks
+    np.testing.assert_allclose(as_dense(solved, 81, 11), expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
 def test_local_solves_in_chunks(tools, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from analogpde.patches.grow import LocalMatrix, coupling_strength, make_patches, unsymmetry
+from analogpde.patches.grow import SMALL_CORE, LocalMatrix, coupling_strength, make_patches, unsymmetry
 
 TILES = [1, 2, 5, 16, 64]
 
@@ -230,8 +230,43 @@ def test_unsymmetry(tools):
     for left, right, expected in ((-1.0, -1.0, 0.0), (-2.0, 0.0, 2.0), (-1.5, -0.5, 1.0)):
         matrix = sp.diags([left, 2.0, right], [-1, 0, 1], shape=(n, n)).tocsr()
         matrix.eliminate_zeros()
-        difference, total = unsymmetry(tools.seen(matrix)[0])
+        difference, total, positive = unsymmetry(tools.seen(matrix)[0])
+        assert positive == 0.0
         # every pair of neighbours has the difference |left − right| seen from the ends that hold an entry
         ends = sum(value != 0.0 for value in (left, right))
         assert difference == pytest.approx(ends * (n - 1) * abs(left - right))
         assert difference / total == pytest.approx(expected * ends / 2)
+        negative = unsymmetry(tools.seen((-matrix).tocsr())[0])  # signs count against the diagonal's
+        assert negative == (difference, total, 0.0)
+    central = sp.diags([-3.0, 2.0, 1.0], [-1, 0, 1], shape=(n, n)).tocsr()  # Péclet 2, central differences
+    assert unsymmetry(tools.seen(central)[0])[1:] == (4 * (n - 1), n - 1)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_couplings_of_the_diagonals_sign_count_a_thousandth(tools, sign):
+    matrix = sign * sp.csr_matrix(np.array([[4.0, -2.0, 3.0, 0.0], [-1.0, 4.0, 0.0, 1.0], [3.0, 0.0, 4.0, 0.0],
+                                            [0.0, 1.0, 0.0, 4.0]]))
+    matrix.eliminate_zeros()
+    local, _ = tools.seen(matrix)
+    plain, _ = coupling_strength(local.indptr, local.indices, local.values)
+    signed, largest = coupling_strength(local.indptr, local.indices, local.values, True)
+    both = [sp.csr_matrix((values, local.indices, local.indptr)).toarray() for values in (plain, signed)]
+    expected = np.zeros((2, 4, 4))
+    expected[:, [0, 1], [1, 0]] = 2 / 4
+    expected[:, [0, 2], [2, 0]] = [[3 / 4], [3 / 4000]]
+    expected[:, [1, 3], [3, 1]] = [[1 / 4], [1 / 4000]]
+    np.testing.assert_allclose(both, expected, rtol=1e-6)  # kept in float32
+    # unknowns that have no other couplings are still coupled, and follow those
+    np.testing.assert_allclose(largest, [2 / 4, 2 / 4, 3 / 4000, 1 / 4000], rtol=1e-6)
+
+
+def test_small_cores(tools):
+    matrix = tools.plane(40, 40)
+    local, _ = tools.seen(matrix)
+    for tile, largest in ((128, SMALL_CORE), (32, 16), (64, SMALL_CORE), (100, 15)):
+        given = {"core": 15 if tile == 100 else None, "overlap": 2, "threshold": 0.25}
+        patches = make_patches(local, tile, small=True, **given)
+        # 1.3 times the size asked for, when small neighbours are merged
+        assert patches.core.max() <= max(largest + 1, int(1.3 * largest))
+        assert patches.core.mean() >= 0.5 * largest
+    assert make_patches(local, 128, core=None, overlap=2, threshold=0.25).core.mean() > 2 * SMALL_CORE

@@ -17,6 +17,7 @@ CHIPS = ["ideal", "pku2025", "rram128", "sram64"]
 MOST = {
     "2-D": (13, 20), "3-D": (13, 14), "2-D quadratic": (25, None), "3-D quadratic": (25, None),
     "anisotropic": (25, None), "lognormal": (18, None), "checkerboard": (30, None), "convection": (30, None),
+    "turned": (25, None), "flow": (30, None),
     "elasticity": (40, None), "Neumann": (None, None), "Helmholtz": (10, None)}
 
 
@@ -48,6 +49,30 @@ def diffusion(gallery, n, coefficient):
     return sp.csr_matrix(sp.diags_array(np.asarray(off.sum(axis=1)).ravel() + k * inside.ravel()) - off)
 
 
+def turned(n):
+    """Bilinear elements, n × n nodes: a conductivity of 1 along a direction at 30°, of 1/1000 across it."""
+    c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    k = np.array([[c, -s], [s, c]]) @ np.diag([1.0, 1e-3]) @ np.array([[c, s], [-s, c]])
+    stiff, mass, slope = (sp.diags_array(w, offsets=(-1, 0, 1), shape=(n, n)) for w in (
+        [-1.0, 2.0, -1.0], [1 / 6, 4 / 6, 1 / 6], [-0.5, 0.0, 0.5]))
+    return sp.csr_matrix(k[0, 0] * sp.kron(mass, stiff) + k[1, 1] * sp.kron(stiff, mass)
+                         - 2 * k[0, 1] * sp.kron(slope, slope))
+
+
+def flow(n):
+    """−εΔu + v·∇u by upwind differences, v turning about the middle of the square, |v|h/(2ε) up to 10."""
+    speed = 20 * np.sqrt(2) * ((np.arange(n) + 1) / (n + 1) - 0.5)  # the same along both axes
+    unit, out = sp.eye_array(n), sp.csr_matrix((n * n, n * n))
+    for velocity, place in ((-speed, 0), (speed, 1)):  # of the rows' points: −y along x, x along y
+        across = np.repeat(velocity, n) if place == 0 else np.tile(velocity, n)
+        back, ahead = sp.diags_array(np.maximum(across, 0)), sp.diags_array(np.maximum(-across, 0))
+        down, up = (sp.diags_array([1.0, -1.0], offsets=o, shape=(n, n)) for o in ((0, -1), (0, 1)))
+        lift = (lambda d: sp.kron(unit, d)) if place == 0 else (lambda d: sp.kron(d, unit))
+        second = sp.diags_array([-1.0, 2.0, -1.0], offsets=(-1, 0, 1), shape=(n, n))
+        out = out + lift(second) + back @ lift(down) + ahead @ lift(up)
+    return sp.csr_matrix(out)
+
+
 @pytest.fixture(scope="module")
 def catalogue(gallery):
     """Every problem's matrix, whole."""
@@ -59,7 +84,8 @@ def catalogue(gallery):
         "3-D quadratic": quadratic(4, 3),
         "anisotropic": sp.csr_matrix(sp.kron(sp.eye_array(26), line) + 1e-3 * sp.kron(line, sp.eye_array(26))),
         "lognormal": diffusion(gallery, 26, log), "checkerboard": diffusion(gallery, 26, board),
-        "convection": gallery.convection(26, 2.0), "elasticity": gallery.elasticity(14)[0],
+        "convection": gallery.convection(26, 2.0), "turned": turned(26), "flow": flow(26),
+        "elasticity": gallery.elasticity(14)[0],
         "Neumann": gallery.neumann(26, 25),
         "Helmholtz": sp.csr_matrix(gallery.mass(26) + 0.3 * gallery.poisson(26, 26))}
 
@@ -117,6 +143,17 @@ def test_contract(comm, run, name, chip):
     assert error_of(done, x) <= 2.0**-23
     assert done.analog._partitions == partitions
     assert (done.analog.programmings, done.analog.partitionings) == (2, 1)
+
+
+@pytest.mark.parametrize(("make", "most", "small"), [(turned, 25, True), (flow, 30, True), (quadratic, 25, False)])
+def test_cores_are_small_where_one_coarse_unknown_says_too_little(comm, solve, make, most, small):
+    # large enough that cores of half a tile need more than the target for the turned anisotropy
+    whole = make(64, 2) if make is quadratic else make(128)
+    done = solve(whole, np.random.default_rng(5).normal(size=whole.shape[0]), ksp_rtol=1e-8)
+    assert done.reason > 0
+    assert done.iterations <= most
+    cores = np.concatenate(comm.allgather(done.analog._partitions[0].patches.core))
+    assert (cores.mean() <= 20) == small
 
 
 @pytest.mark.parametrize("seed", range(4))
