@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from operator import add, sub
 
 
 @dataclass
@@ -59,10 +60,10 @@ class Ledger:
     mvm_slices_saved: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
-        return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Ledger(*map(add, vars(self).values(), vars(other).values()))
 
     def __sub__(self, other: Ledger) -> Ledger:
-        return Ledger(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Ledger(*map(sub, vars(self).values(), vars(other).values()))
 
     def add(self, other: Ledger) -> None:
         """Add `other` to this ledger in place."""

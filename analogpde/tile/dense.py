@@ -1,8 +1,8 @@
 """Shots of INV tiles in which nearly every line is coupled to every other, by stored inverses.
 
 Dense blocks and wires leave no zero in what the amplifiers see, and the factors of a full matrix are slower to solve
-with than its inverse is to multiply with: 128 lines are 64 kB, against a band of 128 kB. Only for tiles whose read noise,
-if any, may be taken to first order: with more of it every shot has a matrix of its own (`analogpde.tile.shots`).
+with than its inverse is to multiply with: 128 lines are 64 kB, against a band of 128 kB. Only for tiles whose read
+noise, if any, may be taken to first order: with more of it every shot has a matrix of its own (`analogpde.tile.shots`).
 """
 
 from __future__ import annotations

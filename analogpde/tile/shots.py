@@ -16,7 +16,7 @@ from analogpde.tile.kernels import fill_read
 from analogpde.tile.lanes import LANES, larger, load, minus, minus_product, product, reciprocal, store
 
 LARGEST_MULTIPLIER = np.float32(100.0)  # of elimination without row exchanges: two of the seven digits of FP32
-_NEGLIGIBLE = np.float32(2.0**-20)  # of a tile's largest entry: what factors in FP32 make of a zero
+_NEGLIGIBLE = np.float32(2.0**-22)  # of the diagonal, which is one: what factors in FP32 make of a zero
 _LARGEST_POWER = 1000  # block exponents beyond 2^±1000 are cut: their inverse must be a number
 _ZERO = np.float32(0.0)
 _EXPONENT = 0x7FFFFFFFFFFFFFFF  # all bits of a double but its sign
