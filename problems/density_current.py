@@ -39,6 +39,7 @@ from analogpde.fem import section
 from analogpde.fem.arguments import on_root
 from analogpde.fem.buoyant import COURANT_LIMIT, EQUATIONS, Atmosphere, BuoyantFlow, UnstableStep
 from analogpde.fem.run import Run, Script
+from analogpde.fem.stepping import count_steps
 from analogpde.options import Option
 
 STRAKA = "Straka et al. 1993, compressible, 25 m"
@@ -142,7 +143,7 @@ def plan(run: Run) -> Plan:
                            "m, two at least", f"Take {case.resolution:g}, or a half or a quarter of it.")
     t_end = run["t_end"] or case.t_end
     wanted = run["dt"] or 0.9 * COURANT_LIMIT * resolution / case.speed
-    steps = max(1, math.ceil(t_end / wanted - 1e-9))
+    steps = count_steps(t_end, wanted)
     if run["dt"] is None:
         steps = math.ceil(steps / run["panels"]) * run["panels"]
     viscosity = case.viscosity if run["viscosity"] is None else run["viscosity"]

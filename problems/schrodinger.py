@@ -36,6 +36,7 @@ from analogpde.fem.forms import Dirichlet, matrix, mean_diagonal
 from analogpde.fem.quantum import Case
 from analogpde.fem.render import View
 from analogpde.fem.run import Run, Script
+from analogpde.fem.stepping import count_steps
 from analogpde.fem.system import LinearSystem
 from analogpde.options import Option
 
@@ -320,7 +321,7 @@ def solve_time(run: Run) -> None:
     case = quantum.packet(run)
     n = cells_of(run)
     t_end = run["t_end"] or case.time
-    steps = max(1, math.ceil(t_end / (run["dt"] or case.time / 400) - 1e-9))
+    steps = count_steps(t_end, run["dt"] or case.time / 400)
     dt = t_end / steps
     if dt / 2 * (case.reference - case.levels[0]) >= 0.9:
         raise InvalidInput("-dt", dt, f"below {1.8 / (case.reference - case.levels[0]):.3g}: else M + dt/2 (H - E) is "

@@ -35,6 +35,7 @@ from analogpde.fem.series import Series
 from analogpde.fem.shallow_water import UPWIND, ShallowWater
 from analogpde.fem.sphere import MAX_LEVEL, smallest_height
 from analogpde.fem.sphere_cases import DAY, RADIUS, Case
+from analogpde.fem.stepping import count_steps
 from analogpde.fem.system import NotConverged
 from analogpde.options import Option
 
@@ -143,7 +144,7 @@ def plan(run: Run) -> Plan:
         dt = multistep.default_step(case.speed, RADIUS * smallest_height(level), degree, t_end)
         steps = round(t_end / dt)
     else:
-        steps = max(1, math.ceil(t_end / run["dt"] - 1e-9))
+        steps = count_steps(t_end, run["dt"])
         dt = t_end / steps
     return Plan(case, level, degree, dt, steps, meta["step"] if run["restart"] else 0, fields, meta)
 

@@ -37,6 +37,7 @@ from analogpde.fem import picture
 from analogpde.fem.forms import integral, matrix, vector, zero_vector
 from analogpde.fem.run import Run, Script
 from analogpde.fem.sphere import MAX_LEVEL, create_sphere
+from analogpde.fem.stepping import count_steps
 from analogpde.options import Option
 
 # Williamson et al. 1992, section 2 and test case 6.
@@ -205,7 +206,7 @@ def plan(run: Run) -> Plan:
     if "days" in run.given and "t_end" in run.given:
         raise InvalidInput("-t_end", run["t_end"], "either -days or -t_end")
     t_end = run["t_end"] if "t_end" in run.given else run["days"] * DAY
-    steps = max(1, math.ceil(t_end / run["dt"] - 1e-9))
+    steps = count_steps(t_end, run["dt"])
     return Plan(level, t_end / steps, steps)
 
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
 from petsc4py import PETSc
 
+from analogpde.errors import InvalidInput
 from analogpde.fem.forms import Dirichlet
 from analogpde.fem.system import LinearSystem
 
 MakeSystem = Callable[[PETSc.Mat], LinearSystem]
 Load = Callable[[float], PETSc.Vec]
+
+
+MOST_STEPS = 10_000_000
+"""Time steps at most: a second per step would take four months."""
+
+
+def count_steps(t_end: float, dt: float) -> int:
+    """Return how many equal steps of at most `dt` reach `t_end`, both in the same unit, dt as -dt has it.
+
+    Raises:
+        InvalidInput: more than `MOST_STEPS`.
+    """
+    if t_end > MOST_STEPS * dt:
+        raise InvalidInput("-dt", dt, f"at least {t_end / MOST_STEPS:.3g}", f"That is {MOST_STEPS:.0e} steps to "
+                           f"{t_end:g}.")
+    return max(1, math.ceil(t_end / dt - 1e-9))
 
 
 class Scheme(Protocol):

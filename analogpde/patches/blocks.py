@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-from numpy.typing import NDArray
 
 from analogpde.compiled import compiled
 from analogpde.patches.grow import LocalMatrix, Patches
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.factors import factorise
 
 
 @compiled
@@ -79,95 +75,3 @@ def scatter_cores(index, core, first, values, out):
     for k in range(core.size):
         for t in range(core[k]):
             out[index[k, t] - first] = values[k, t]
-
-
-@compiled
-def _live_columns(index, size, indptr, indices, values, mark, live):
-    """Count the coarse columns alive in each patch."""
-    for k in range(size.size):
-        count = 0
-        for t in range(size[k]):
-            i = index[k, t]
-            for e in range(indptr[i], indptr[i + 1]):
-                c = indices[e]
-                if values[e] != 0.0 and mark[c] != k:
-                    mark[c] = k
-                    count += 1
-        live[k] = count
-
-
-@compiled
-def _fill_right(index, size, indptr, indices, values, mark, starts, right, columns, column_starts):
-    """Write the right-hand sides of each patch, one coarse column after another, and which columns they are."""
-    for k in range(size.size):
-        m = size[k]
-        count = 0
-        for t in range(m):
-            i = index[k, t]
-            for e in range(indptr[i], indptr[i + 1]):
-                c = indices[e]
-                if values[e] == 0.0:
-                    continue
-                if mark[c] < 0:
-                    mark[c] = count
-                    columns[column_starts[k] + count] = c
-                    count += 1
-                right[starts[k] + mark[c] * m + t] += values[e]
-        for c in range(count):
-            mark[columns[column_starts[k] + c]] = -1
-
-
-@compiled
-def _take_cores(index, core, size, first, starts, right, columns, column_starts, out_indptr, out_indices, out_values):
-    """Copy the rows of the cores from the patches' solutions."""
-    for k in range(size.size):
-        live = column_starts[k + 1] - column_starts[k]
-        for t in range(core[k]):
-            begin = out_indptr[index[k, t] - first]
-            for c in range(live):
-                out_indices[begin + c] = columns[column_starts[k] + c]
-                out_values[begin + c] = right[starts[k] + c * size[k] + t]
-
-
-_CHUNK = 512  # patches solved at a time; all their factors in FP64 would need more memory than the tiles
-
-
-def local_solves(
-    matrix: LocalMatrix, patches: Patches, blocks: Blocks, indptr: NDArray[np.int64],
-    indices: NDArray[np.int64], values: NDArray[np.float64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Apply the exact restricted additive Schwarz operator to the sparse matrix A P, digitally, at set-up.
-
-    Args:
-        matrix, patches: of this rank.
-        blocks: of the patches, from `cut_blocks`. A part without any border is singular; its diagonal is enlarged by
-            1e-12, for A P is zero there and so must the solution be.
-        indptr, indices, values: rows of A P seen by this rank (local rows, compressed coarse columns), CSR.
-
-    Returns:
-        Rows of M_RAS A P for the owned unknowns, CSR in the same columns.
-    """
-    live = np.zeros(patches.count, np.int64)
-    total = int(indices.max(initial=-1)) + 1
-    _live_columns(patches.index, patches.size, indptr, indices, values, np.full(total, -1, np.int64), live)
-    out_indptr = np.zeros(matrix.owned + 1, np.int64)
-    np.cumsum(live[patches.label], out=out_indptr[1:])
-    out_indices, out_values = np.empty(out_indptr[-1], np.int64), np.empty(out_indptr[-1])
-    mark = np.full(total, -1, np.int64)
-    value = np.where(blocks.row == blocks.col, (1.0 + 1e-12) * blocks.value, blocks.value)
-    regular = replace(blocks, value=value)
-    for begin in range(0, patches.count, _CHUNK):
-        part = slice(begin, min(begin + _CHUNK, patches.count))
-        groups = factorise(regular.select(np.arange(part.start, part.stop)), np.float64).groups
-        index, core, size, alive = patches.index[part], patches.core[part], patches.size[part], live[part]
-        starts, column_starts = _offsets(size * alive), _offsets(alive)
-        right, columns = np.zeros(starts[-1]), np.empty(column_starts[-1], np.int64)
-        _fill_right(index, size, indptr, indices, values, mark, starts, right, columns, column_starts)
-        groups.solve_many(starts, alive, right)
-        _take_cores(index, core, size, matrix.first, starts, right, columns, column_starts, out_indptr, out_indices,
-                    out_values)
-    return out_indptr, out_indices, out_values
-
-
-def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)

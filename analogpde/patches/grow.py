@@ -7,6 +7,7 @@ unknowns where k-way partitioners need 18 s and more, and the patches converge a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,13 +89,18 @@ def coupling_strength(indptr, indices, values):
     diagonal = np.zeros(n)
     for i in range(n):
         diagonal[i] = abs(_entry(indptr, indices, values, i, i))
+    largest_entry = diagonal.max() if n else 0.0
+    unit = 1.0  # a power of two, so that no product of two entries overflows
+    if 0.0 < largest_entry < np.inf:
+        unit = math.ldexp(1.0, max(-1000, min(1000, -math.frexp(largest_entry)[1])))
+    diagonal *= unit
     strength = np.zeros(values.size, np.float32)
     largest = np.zeros(n, np.float32)
     for i in range(n):
         for e in range(indptr[i], indptr[i + 1]):
             j = indices[e]
             if j != i and diagonal[i] > 0 and diagonal[j] > 0:
-                size = max(abs(values[e]), abs(_entry(indptr, indices, values, j, i)))
+                size = unit * max(abs(values[e]), abs(_entry(indptr, indices, values, j, i)))
                 strength[e] = size / np.sqrt(diagonal[i] * diagonal[j])
                 largest[i] = max(largest[i], strength[e])
     return strength, largest

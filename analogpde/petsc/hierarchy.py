@@ -19,10 +19,9 @@ from analogpde.patches.blocks import (
     cut_blocks,
     gather,
     gather_cores,
-    local_solves,
     scatter_cores,
 )
-from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
+from analogpde.patches.prolong import tentative, tentative_rows
 from analogpde.patches.rules import (
     SMOOTHING_WEIGHT,
     choose_slices,
@@ -31,6 +30,7 @@ from analogpde.patches.rules import (
     sampled_cost,
     smoothing_sweeps,
 )
+from analogpde.patches.smooth import Rows, smooth
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.partition import Partition, agglomerated
@@ -205,37 +205,28 @@ class Smoother:
         node, total = number[patches.label], nodes * width
         values, factors = tentative(patches, local.first, self.near)
         coarse_near = np.concatenate(comm.allgather(factors[coupled].reshape(-1, width)))
-        own = np.flatnonzero(node >= 0)
-        shape = (len(node), total)
-        column = node[own, None] * width + np.arange(width)
-        p = sp.csr_matrix((values[own].ravel(), (np.repeat(own, width), column.ravel())), shape=shape)
-        p.eliminate_zeros()
+        p: Rows = tentative_rows(values, node)
         sizes = (matrix.getSizes()[0], (len(coupled) * width, total))
         threshold = self.truncation()
         blocks = cut_blocks(local, patches, 0)
         for _ in range(smoothing_sweeps(width, self.mostly_border)):
             current = _assemble(p, sizes, matrix.getComm())
             product = matrix.matMult(current)
-            indptr, indices, entries = self.seen.rows_of(product)
-            if comm.size == 1:
-                names, compressed = np.arange(total), indices
-            else:
-                names, compressed = np.unique(indices, return_inverse=True)
-            solve = functools.partial(local_solves, local, patches, blocks, indptr, compressed, entries)
-            s_indptr, s_indices, s_values = together(comm, solve)
-            terms = (p.indptr, p.indices, p.data, s_indptr, names[s_indices] if len(s_indices) else s_indices, s_values,
-                     SMOOTHING_WEIGHT, threshold)
-            rows = smooth_rows(*terms) if width == 1 else smooth_block_rows(*terms, coarse_near, width)
-            p = sp.csr_matrix(rows, shape=shape)
             current.destroy()
+            rows = self.seen.rows_of(product)
             product.destroy()
+            p = together(comm, functools.partial(smooth, local, patches, blocks, rows, p, weight=SMOOTHING_WEIGHT,
+                                                 threshold=threshold, near=coarse_near))
+            del rows
         # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
         used = np.zeros(total, np.int64)
-        comm.Allreduce(np.bincount(p.indices, minlength=total).astype(np.int64), used)
+        comm.Allreduce(np.bincount(p[1], minlength=total).astype(np.int64), used)
         kept = np.flatnonzero(used)
         shares = agglomerated(np.diff(np.searchsorted(kept, bounds * width)), self.settings.rank_unknowns)
         begin, mine = int(shares[: comm.rank].sum()), int(shares[comm.rank])
-        out = _assemble(p[:, kept], (sizes[0], (mine, len(kept))), matrix.getComm())
+        if len(kept) < total:
+            p = p[0], (np.cumsum(used > 0) - 1)[p[1]], p[2]
+        out = _assemble(p, (sizes[0], (mine, len(kept))), matrix.getComm())
         if self.boxes is not None:
             places = np.concatenate(comm.allgather(self.boxes[coupled]))
             self._places = np.repeat(places, width, axis=0)[kept[begin : begin + mine]]
@@ -261,8 +252,8 @@ class Smoother:
             self.__dict__.pop(name, None)
 
 
-def _assemble(p: sp.csr_matrix, sizes: Any, comm: Any) -> PETSc.Mat:
-    csr = (p.indptr.astype(PETSc.IntType), p.indices.astype(PETSc.IntType), p.data)
+def _assemble(p: Rows, sizes: Any, comm: Any) -> PETSc.Mat:
+    csr = (p[0].astype(PETSc.IntType), p[1].astype(PETSc.IntType, copy=False), p[2])
     matrix = PETSc.Mat().createAIJ(size=sizes, csr=csr, comm=comm)
     matrix.assemble()
     return matrix

@@ -9,6 +9,7 @@ import math
 from analogpde.petsc import log
 from analogpde.petsc.register import check, function
 from analogpde.petsc.stack import PETSc
+from analogpde.petsc.units import Units
 from analogpde.refine.loop import Progress
 from analogpde.refine.record import Step
 from analogpde.refine.status import Status
@@ -19,6 +20,9 @@ _STATUS = {status.code: status for status in (
     Status.DIVERGED_NANORINF)}
 
 
+_PETSC_ATOL = 1e-50  # PETSc's default: nobody asked for it, and a right-hand side below it has an answer, too
+
+
 class Judge:
     """Reports each iterate to PETSc and decides, with PETSc's convergence test and with the FP32 target.
 
@@ -26,14 +30,15 @@ class Judge:
     only its other duties: absolute tolerance, divergence, NaN. A program's own test decides alone.
     """
 
-    def __init__(self, ksp: PETSc.KSP, b_norm: float, matrix_norm: float) -> None:
+    def __init__(self, ksp: PETSc.KSP, b_norm: float, matrix_norm: float, units: Units) -> None:
         self._ksp, self.b_norm, self._matrix_norm, self._shots = ksp, b_norm, matrix_norm, 0
-        self._rtol = ksp.getTolerances()[0]
+        self._units = units
+        self._rtol, self._atol = ksp.getTolerances()[:2]
         skipped = PETSc.Options().getString(f"{ksp.getOptionsPrefix() or ''}ksp_convergence_test", "") == "skip"
         own_test = skipped or ksp.getConvergenceTest() is not None
         self.fp32 = self._rtol == FP32_RTOL and not own_test
         if self.fp32:
-            ksp.setTolerances(rtol=0.0)
+            ksp.setTolerances(rtol=0.0, atol=0.0 if self._atol == _PETSC_ATOL and b_norm > 0 else self._atol)
         least = ctypes.c_int()
         check(function("KSPGetMinimumIterations", ctypes.c_void_p, ctypes.c_void_p)(ksp.handle, ctypes.byref(least)))
         self._least = least.value
@@ -48,7 +53,7 @@ class Judge:
     def restore(self) -> None:
         """Give the KSP its tolerance back."""
         if self.fp32:
-            self._ksp.setTolerances(rtol=self._rtol)
+            self._ksp.setTolerances(rtol=self._rtol, atol=self._atol)
 
     def backward_error(self, residual_norm: float) -> float:
         """Return ‖r‖/(‖A‖ ‖x‖ + ‖b‖) for the latest x."""
@@ -57,6 +62,7 @@ class Judge:
 
     def test(self, progress: Progress) -> Status | None:
         """Judge one iterate. Collective."""
+        progress = self._units.users(progress)
         bits = 0.0
         if self.history and progress.residual_norm > 0 and self.residual_norm > 0:
             bits = math.log2(self.residual_norm / progress.residual_norm)

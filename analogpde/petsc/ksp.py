@@ -20,6 +20,7 @@ from analogpde.petsc.register import check, function
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.system import System, slow_modes
+from analogpde.petsc.units import Units
 from analogpde.refine.loop import Progress, make_accelerator, refine
 from analogpde.refine.modes import SOFT, SlowModes, hidden_mode
 from analogpde.refine.record import SolveRecord, Step
@@ -67,6 +68,7 @@ class AnalogKSP:
     def setFromOptions(self, ksp: PETSc.KSP) -> None:
         """Read the options of this prefix."""
         guard_names()
+        log.check_report()
         prefix = ksp.getOptionsPrefix() or ""
         self.values = read(KSP_OPTIONS, prefix)
         if wants_help() and ksp.getComm().rank == 0:
@@ -139,14 +141,15 @@ class AnalogKSP:
         matrix, _ = ksp.getOperators()
         norm, host = self._matrix_norm(matrix)
         sliced = self._sliced_operator(ksp, matrix)
-        judge = Judge(ksp, b.norm(), norm)
+        units = Units.of(norm, b)
+        judge = Judge(ksp, units.norm(b), norm, units)
         try:
             wanted = judge.fp32 and 0.0 < judge.b_norm < math.inf
-            modes, searched = self._slow_modes(ksp, b, norm, host) if wanted else (None, 0)
+            modes, searched = self._slow_modes(ksp, b, norm, host, units) if wanted else (None, 0)
             system = System(ksp, b, sliced, host, transposed, modes,
-                            self.values["ksp_analog_residual_progressive"])
+                            self.values["ksp_analog_residual_progressive"], units)
             judge.begin()
-            status = self._refine(ksp, system, judge, x)
+            status = self._refine(ksp, system, judge, x, units)
         finally:
             judge.restore()
         reason = judge.petsc_reason if status is Status.DIVERGED_USER else status.code
@@ -165,6 +168,10 @@ class AnalogKSP:
             advice = (f"The right-hand side has {outside:.1e} of itself in the null space, where no x reaches it: "
                       "remove that part (MatNullSpaceRemove). ") + advice
         history = judge.all_ranks(operations.inv_shots - programmed.inv_shots - searched)
+        if status is Status.DIVERGED_STAGNATED and modes is not None and modes.lost:
+            advice = (f"A is too near to singular for FP64: of a vector that the tiles found it leaves "
+                      f"{modes.lost:.0e} of what it adds up, so that rounding hides the error along it. Attach the "
+                      "null space (MatSetNullSpace), or set -ksp_rtol to be content with a small residual.")
         record = SolveRecord(
             prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,
             converged_reason=REASONS.get(reason, str(reason)), advice=advice,
@@ -180,7 +187,9 @@ class AnalogKSP:
             log.add(record, inside_another=AnalogKSP._depth > 1)
         self._tell(comm, record)
 
-    def _slow_modes(self, ksp: PETSc.KSP, b: PETSc.Vec, norm: float, host: Ledger) -> tuple[SlowModes, int]:
+    def _slow_modes(
+        self, ksp: PETSc.KSP, b: PETSc.Vec, norm: float, host: Ledger, units: Units,
+    ) -> tuple[SlowModes, int]:
         """Return the slow modes of the operator, found once, and the INV shots of all ranks that it took. Collective.
 
         If the coarsest operator is soft, or none tells, the tiles are asked for a nearly singular mode, too.
@@ -188,37 +197,38 @@ class AnalogKSP:
         matrix, _ = ksp.getOperators()
         if self._modes is not None and self._modes[0] == version(matrix):
             return self._modes[1], 0
-        pc, found, shots = ksp.getPC(), None, log.machine.inv_shots
+        pc, found, sharp, shots = ksp.getPC(), None, True, log.machine.inv_shots
         soft = pc.getType() == "analog" and pc.getPythonContext().softness < SOFT
         if soft and not nullity(matrix):
             context = pc.getPythonContext()
-            system, counts = System(ksp, b, None, host), context.shots
+            system, counts = System(ksp, b, None, host, units=units), context.shots
             begin, end = matrix.getOwnershipRange()
-            found = hidden_mode(system, self._accelerator(ksp, system), self.values["ksp_analog_restart"], begin,
-                                end - begin)
+            found, sharp = hidden_mode(system, self._accelerator(ksp, system), self.values["ksp_analog_restart"],
+                                       begin, end - begin)
             system.destroy()
             context.shots = counts  # the solve draws the same noise, whether a restarted program has searched or not
-        modes = slow_modes(matrix, norm, found)
+        modes = slow_modes(matrix, norm, found, sharp)
         self._modes = (version(matrix), modes)
         return modes, int(ksp.getComm().tompi4py().allreduce(log.machine.inv_shots - shots)) if soft else 0
 
-    def _refine(self, ksp: PETSc.KSP, system: System, judge: Judge, x: PETSc.Vec) -> Status:
+    def _refine(self, ksp: PETSc.KSP, system: System, judge: Judge, x: PETSc.Vec, units: Units) -> Status:
         """Run the loop on this rank's part of x. Collective."""
-        if not math.isfinite(judge.b_norm):
+        if not math.isfinite(judge.b_norm) or not units.held:
             judge.history.append(Step(0, math.nan, 0.0, 0.0, 0))
             return Status.DIVERGED_NANORINF
         # a zero right-hand side has a zero answer; relative to it no other guess would ever be good enough
-        values = np.array(x.array_r) if judge.b_norm > 0 else np.zeros(x.getLocalSize())
+        values = np.ldexp(x.array_r, -units.solution) if judge.b_norm > 0 else np.zeros(x.getLocalSize())
         accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
 
         def test(progress: Progress) -> Status | None:
-            x.array[:] = values  # a monitor or a program's test may ask the KSP for its solution
+            # a monitor or a program's test may ask the KSP for its solution
+            x.array[:] = np.ldexp(values, units.solution) if units.solution else values
             return judge.test(progress)
 
         status = refine(system, values, accelerator, test=test, max_iterations=ksp.getTolerances()[3],
                         stagnation=self.values["ksp_analog_stagnation"],
                         confirm=CONFIRMED if self._spread > WELL_SCALED else None)
-        x.array[:] = values
+        x.array[:] = np.ldexp(values, units.solution)
         x.stateIncrease()
         if not judge.history:  # the initial guess itself is not finite
             judge.history.append(Step(0, math.nan, 0.0, 0.0, 0))

@@ -24,6 +24,7 @@ _session = SolveLog(ranks=MPI.COMM_WORLD.size)
 # This rank's operations since the start: whatever preconditioner applies tiles adds to it, also deep inside
 # another one, and each solve takes the difference.
 machine = Ledger()
+_checked: str | None = None  # the -analog_report that has been found writable
 _anchors: list[PETSc.IS] = []
 # Set-ups that no solve has taken into its record yet: options prefix of the PC, seconds, operations.
 _setups: list[tuple[str, float, Ledger]] = []
@@ -123,15 +124,26 @@ def _last_word(kind: type[BaseException], error: BaseException, trace: Traceback
         sys.stderr.write(f"analogpde: {ours}\n")
 
 
+def check_report() -> None:
+    """Check that the report can be written that -analog_report asks for; again only if that has changed.
+
+    Raises:
+        AnalogError: it cannot.
+    """
+    global _checked
+    target = read(REPORT_OPTIONS, "")["analog_report"]
+    if target and target != _checked:
+        from analogpde.report import targets
+
+        targets(target)
+    _checked = target
+
+
 def start() -> None:
     """Check the option names given on the command line and arrange for the report at the end."""
     sys.excepthook = _last_word
     guard_names()
-    target = read(REPORT_OPTIONS, "")["analog_report"]
-    if target:
-        from analogpde.report import targets
-
-        targets(target)
+    check_report()
     _session.options.update({name: str(value) for name, value in PETSc.Options().getAll().items()})
     atexit.register(_at_exit)  # runs before petsc4py's own, which was registered earlier
 

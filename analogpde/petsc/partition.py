@@ -110,7 +110,7 @@ class Seen:
             indptr, indices, values = part.getValuesCSR()
             for thing in (part, rows, columns):
                 thing.destroy()
-        return indptr.astype(np.int64), indices.astype(np.int64), values
+        return indptr, indices, values
 
     def free(self) -> None:
         """Free PETSc objects."""

@@ -9,21 +9,26 @@ from numpy.typing import NDArray
 
 from analogpde.cost import Ledger
 from analogpde.petsc import log
-from analogpde.petsc.matrix import near_null_vectors
+from analogpde.petsc.matrix import as_aij, near_null_vectors
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
-from analogpde.refine.modes import SlowModes
+from analogpde.petsc.units import Units
+from analogpde.refine.modes import SlowModes, lost
+
+USERS = Units()
 
 
-def slow_modes(matrix: PETSc.Mat, norm: float, found: NDArray[np.float64] | None = None) -> SlowModes:
+def slow_modes(
+    matrix: PETSc.Mat, norm: float, found: NDArray[np.float64] | None = None, sharp: bool = True,
+) -> SlowModes:
     """Return what tells of the error along the near-null vectors of a matrix, and along a mode found. Collective.
 
     Args:
         matrix: A. norm: an estimate of ‖A‖₂.
-        found: one more vector, this rank's part.
+        found: one more vector, this rank's part. sharp: whether the search for it came to its end.
     """
     comm = matrix.getComm().tompi4py()
-    vectors = near_null_vectors(matrix)
+    vectors = declared = near_null_vectors(matrix)
     if found is not None:
         largest = comm.allreduce(float(np.abs(found).max(initial=0.0)), op=MPI.MAX)
         if 0.0 < largest < math.inf:
@@ -42,20 +47,40 @@ def slow_modes(matrix: PETSc.Mat, norm: float, found: NDArray[np.float64] | None
         comm.Allreduce(np.ascontiguousarray(values), total)
         return total
 
-    return SlowModes(vectors, images, norm, add)
+    modes = SlowModes(vectors, images, norm, add)
+    if vectors.shape[1] > declared.shape[1] and modes.doubtful:
+        modes.lost = lost(vectors, images, _magnitudes(matrix, vectors), add, sharp)
+    return modes
+
+
+def _magnitudes(matrix: PETSc.Mat, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return |A| |V|, this rank's rows. Collective."""
+    aij, converted = as_aij(matrix, "matrix type", "")
+    indptr, indices, values = aij.getValuesCSR()
+    sizes = PETSc.Mat().createAIJ(aij.getSizes(), csr=(indptr, indices, np.abs(values)), comm=aij.getComm())
+    out = np.empty_like(vectors)
+    v, image = sizes.createVecs()
+    for k in range(vectors.shape[1]):
+        v.array[:] = np.abs(vectors[:, k])
+        sizes.mult(v, image)
+        out[:, k] = image.array_r
+    for thing in (v, image, sizes, *((aij,) if converted else ())):
+        thing.destroy()
+    return out
 
 
 class System:
-    """A x = b on this rank's arrays, for the refinement loop; with `transposed`, Aᵀ x = b."""
+    """A x = b on this rank's arrays, for the refinement loop, in its units; with `transposed`, Aᵀ x = b."""
 
     def __init__(
         self, ksp: PETSc.KSP, b: PETSc.Vec, sliced: SlicedOperator | None, host: Ledger, transposed: bool = False,
-        modes: SlowModes | None = None, progressive: bool = False,
+        modes: SlowModes | None = None, progressive: bool = False, units: Units = USERS,
     ) -> None:
         self._matrix, _ = ksp.getOperators()
         self._transposed = transposed
         self._pc = ksp.getPC()
-        self._b = b
+        self._b, self._units = b, units
+        self._right = b.array_r if not units.right else np.ldexp(b.array_r, -units.right)
         self._in, self._out = self._matrix.createVecs()
         self._comm = ksp.getComm().tompi4py()
         self._sliced = sliced
@@ -72,24 +97,28 @@ class System:
         self._in.array[:] = x
         (self._matrix.multTranspose if self._transposed else self._matrix.mult)(self._in, self._out)
         log.machine.add(self._host)
-        return np.asarray(self._out.array_r)
+        return self._scaled(self._out.array_r)
+
+    def _scaled(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return A' x for A x."""
+        return np.ldexp(image, -self._units.matrix) if self._units.matrix else np.asarray(image)
 
     def multiply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return A x as the machine forms products. Collective."""
-        return (self._sliced.multiply(x) if self._sliced else self._apply(x)).copy()
+        return (self._scaled(self._sliced.multiply(x)) if self._sliced else self._apply(x)).copy()
 
     def residual(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return b − A x in FP64. Collective."""
-        return np.asarray(self._b.array_r - self._apply(x))
+        return np.asarray(self._right - self._apply(x))
 
     def machine_residual(self, x: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the residual as the machine forms it, and note its distance from the true one. Collective."""
         if self._sliced is None:
             return true
-        if self._progressive:
-            formed = self._sliced.residual(self._b.array_r, x)
+        if self._progressive and self._units == USERS:
+            formed = self._sliced.residual(self._right, x)
         else:
-            formed = self._b.array_r - self._sliced.multiply(x)
+            formed = self._right - self._scaled(self._sliced.multiply(x))
         gap = formed - true
         self.difference = math.sqrt(float(self.sum(np.array([gap @ gap]))[0]))
         return np.asarray(formed)
@@ -100,11 +129,15 @@ class System:
         (self._pc.applyTranspose if self._transposed else self._pc.apply)(self._in, self._out)
         if self._space is not None:
             self._space.remove(self._out)
+        if self._units.matrix:
+            return np.ldexp(self._out.array_r, self._units.matrix)
         return np.asarray(self._out.array_r).copy()
 
     def slow_error(self, residual: NDArray[np.float64]) -> float:
         """Return the norm of the error along near-null vectors. Collective."""
-        return self._modes.error(residual, self._transposed) if self._modes is not None else 0.0
+        if self._modes is None:
+            return 0.0
+        return math.ldexp(self._modes.error(residual, self._transposed), self._units.matrix)
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum over ranks. Collective."""

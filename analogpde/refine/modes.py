@@ -17,7 +17,11 @@ from analogpde.refine.status import Status
 SOFT = 0.25
 # The search ends at this residual, or after so many steps.
 SEARCH_RTOL, SEARCH_STEPS = 1e-6, 100
+KNOWN = 0.01  # what may be left of a vector, squared, that others are said to span
 SINGULAR = 2.0**-46  # |vᵀAv| below this fraction of ‖A‖ is rounding: nothing is known of the error along v
+# The same where the search for v itself ended at a floor: rounding of b − A x, 2^-53 ‖A‖ ‖x‖ at most, may then leave an
+# error along v above 2^-23.
+BLURRED = 2.0**-30
 
 
 class SlowModes:
@@ -31,6 +35,11 @@ class SlowModes:
         vectors, images: V and A V, this rank's rows, shape (rows, k).
         norm: an estimate of ‖A‖₂.
         add: sums an array over ranks.
+
+    Attributes:
+        doubtful: whether what A leaves of the last vector may be rounding: `lost` can tell.
+        lost: what A leaves of a mode found that is only rounding, relative; nothing can be known of the error along it.
+            Zero if there is none.
     """
 
     def __init__(
@@ -43,15 +52,48 @@ class SlowModes:
             products = np.zeros_like(gram)
         lengths = np.sqrt(np.diag(gram))
         self._lengths, self._gram = lengths, gram / np.outer(lengths, lengths)
+        with np.errstate(over="ignore"):
+            sizes = np.sqrt(add(np.einsum("ij,ij->j", images, images)))
+        self.doubtful = bool(len(sizes) and sizes[-1] <= BLURRED * norm * lengths[-1])
+        self.lost = 0.0
         left, singular, right = np.linalg.svd(products / np.outer(lengths, lengths))
         inverse = np.divide(1.0, singular, where=singular > SINGULAR * norm, out=np.zeros_like(singular))
         self._inverse = (right.T * inverse) @ left.T
 
     def error(self, residual: NDArray[np.float64], transposed: bool = False) -> float:
-        """Return ‖V c‖₂ for this residual of A x = b (of Aᵀ x = b). Collective."""
+        """Return ‖V c‖₂ for this residual of A x = b (of Aᵀ x = b); infinite if a mode is lost. Collective."""
+        if self.lost:
+            return math.inf
         inverse = self._inverse.T if transposed else self._inverse
         c = inverse @ (self._add(residual @ self._vectors) / self._lengths)
-        return math.sqrt(max(float(c @ self._gram @ c), 0.0))
+        largest = float(np.abs(c).max(initial=0.0))
+        if not 0.0 < largest < math.inf:
+            return largest
+        c = c / largest  # so that no square over- or underflows
+        return largest * math.sqrt(max(float(c @ self._gram @ c), 0.0))
+
+
+def lost(
+    vectors: NDArray[np.float64], images: NDArray[np.float64], sizes: NDArray[np.float64],
+    add: Callable[[NDArray[np.float64]], NDArray[np.float64]], sharp: bool,
+) -> float:
+    """Return ‖A v‖/‖|A| |v|‖ of the last vector if rounding hides it and the others do not span it, else 0.
+
+    Where a vector that was declared near-null is annihilated, too, the program knows of it: a solution up to constants
+    is what a consistent Neumann problem without MatSetNullSpace asks for.
+
+    Args:
+        vectors, images, sizes: V, A V and |A| |V|, this rank's rows, shape (rows, k).
+        add: sums an array over ranks.
+        sharp: whether the search for the last vector came to its end, so that its image is what it should be.
+    """
+    left = np.sqrt(add(np.einsum("ij,ij->j", images, images)) / add(np.einsum("ij,ij->j", sizes, sizes)))
+    if not left[-1] <= (SINGULAR if sharp else BLURRED):
+        return 0.0
+    gram = add(vectors.T @ vectors)
+    known = np.flatnonzero(left[:-1] <= SINGULAR)
+    share = gram[-1, known] @ np.linalg.lstsq(gram[np.ix_(known, known)], gram[known, -1])[0] / gram[-1, -1]
+    return float(max(left[-1], 2.0**-53)) if share <= 1.0 - KNOWN else 0.0
 
 
 def softness(matrix: NDArray[np.float64]) -> float:
@@ -106,8 +148,12 @@ class _Search:
         return self._system.sum(values)
 
 
-def hidden_mode(system: LinearSystem, accelerator: str, restart: int, first: int, size: int) -> NDArray[np.float64]:
+def hidden_mode(
+    system: LinearSystem, accelerator: str, restart: int, first: int, size: int,
+) -> tuple[NDArray[np.float64], bool]:
     """Return y with A y ≈ w for a w that has something of every mode: where A is nearly singular, mostly its slow mode.
+
+    And whether that went as far as it should, not to a floor of FP64 above it.
 
     One step of inverse iteration. A right-hand side, or a Krylov space, that has nothing of a nearly singular mode
     does not tell of the error along it, which the tiles' noise brings in all the same. Collective.
@@ -123,5 +169,5 @@ def hidden_mode(system: LinearSystem, accelerator: str, restart: int, first: int
     def test(progress: Progress) -> Status | None:
         return Status.CONVERGED_RTOL if progress.residual_norm <= SEARCH_RTOL * search.size else None
 
-    refine(search, y, make_accelerator(accelerator, size, restart), test=test, max_iterations=SEARCH_STEPS)
-    return y
+    end = refine(search, y, make_accelerator(accelerator, size, restart), test=test, max_iterations=SEARCH_STEPS)
+    return y, end is Status.CONVERGED_RTOL

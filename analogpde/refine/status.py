@@ -40,8 +40,8 @@ class Status(Enum):
     )
     DIVERGED_NANORINF = (
         -9,
-        "The right-hand side, the initial guess or a residual is NaN, infinite, or so large (above 1e154) that its "
-        "square is. Check the assembly, or scale the system.",
+        "The right-hand side, the initial guess or a residual is NaN or infinite, or one of matrix, right-hand side "
+        "and answer so large or small (1e±305) that FP64 has no room. Check the assembly, or scale the system.",
     )
     DIVERGED_PC_FAILED = (
         -11,

@@ -13,9 +13,9 @@ from scipy.sparse.linalg import splu
 from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
-from analogpde.patches.blocks import cut_blocks, gather, local_solves, scatter_cores
+from analogpde.patches.blocks import cut_blocks, gather, scatter_cores
 from analogpde.patches.grow import LocalMatrix, make_patches, unsymmetry
-from analogpde.patches.prolong import smooth_block_rows, smooth_rows, tentative
+from analogpde.patches.prolong import tentative, tentative_rows
 from analogpde.patches.rules import (
     LARGEST_COMPLEXITY,
     SMOOTHING_WEIGHT,
@@ -27,6 +27,7 @@ from analogpde.patches.rules import (
     sampled_cost,
     smoothing_sweeps,
 )
+from analogpde.patches.smooth import Rows, smooth
 from analogpde.refine.modes import softness
 from analogpde.tile.blockamc import DEEPEST, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
@@ -134,21 +135,17 @@ class Smoother:
         node, total = number[patches.label], len(coupled) * width
         values, factors = tentative(patches, 0, near)
         coarse_near = factors[coupled].reshape(-1, width)
-        own = np.flatnonzero(node >= 0)
-        column = node[own, None] * width + np.arange(width)
-        p = sp.csr_matrix((values[own].ravel(), (np.repeat(own, width), column.ravel())), shape=(len(node), total))
-        p.eliminate_zeros()
+        shape = (len(node), total)
+        rows: Rows = tentative_rows(values, node)
         threshold = settings.truncation
         if threshold is None:
             threshold = choose_truncation(settings.largest_block, width, self.border)
         for _ in range(smoothing_sweeps(width, self.border)):
-            product = sp.csr_matrix(matrix @ p)
+            product = sp.csr_matrix(matrix @ sp.csr_matrix(rows[::-1], shape=shape))
             product.sort_indices()
-            solved = local_solves(local, patches, self._blocks, product.indptr.astype(np.int64),
-                                  product.indices.astype(np.int64), product.data)
-            terms = (p.indptr, p.indices, p.data, *solved, SMOOTHING_WEIGHT, threshold)
-            rows = smooth_rows(*terms) if width == 1 else smooth_block_rows(*terms, coarse_near, width)
-            p = sp.csr_matrix(rows, shape=p.shape)
+            rows = smooth(local, patches, self._blocks, (product.indptr, product.indices, product.data), rows,
+                          weight=SMOOTHING_WEIGHT, threshold=threshold, near=coarse_near)
+        p = sp.csr_matrix(rows[::-1], shape=shape)
         # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
         kept = np.flatnonzero(np.bincount(p.indices, minlength=total))
         whole = len(kept) % width == 0 and (kept.reshape(-1, width) % width == np.arange(width)).all()

@@ -15,7 +15,7 @@ from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput, ProgrammingFailed, did_you_mean
 from analogpde.options import TABLE
 from analogpde.refine.loop import Progress, make_accelerator, refine
-from analogpde.refine.modes import SOFT, SlowModes, hidden_mode
+from analogpde.refine.modes import SOFT, SlowModes, hidden_mode, lost
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
 from analogpde.refine.target import CONFIRMED, WELL_SCALED, fp32_equivalent
@@ -161,13 +161,18 @@ class ProgrammedMatrix:
     def slow_modes(self, solve: _Refinement, accelerator: str) -> SlowModes:
         """Return what tells of the error along slow modes, looked for with the tiles by the first solve that asks."""
         if self._modes is None:
-            near = self._system.near
+            near, sharp = self._system.near, True
             if self._cycle.softness < SOFT:
-                found = hidden_mode(solve, accelerator, TABLE["ksp_analog_restart"].default, 0, self._system.rows)
+                found, sharp = hidden_mode(
+                    solve, accelerator, TABLE["ksp_analog_restart"].default, 0, self._system.rows)
                 largest = float(np.abs(found).max())
                 if 0.0 < largest < math.inf:
                     near = np.column_stack((near, found / largest))
-            self._modes = SlowModes(near, self._system.matrix @ near, self._system.norm, lambda values: values)
+            images = self._system.matrix @ near
+            self._modes = SlowModes(near, images, self._system.norm, lambda values: values)
+            if near.shape[1] > self._system.near.shape[1] and self._modes.doubtful:
+                self._modes.lost = lost(
+                    near, images, abs(self._system.matrix) @ np.abs(near), lambda values: values, sharp)
         return self._modes
 
     def sliced(self, bits: int) -> SlicedProduct:

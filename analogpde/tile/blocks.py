@@ -39,11 +39,18 @@ class Blocks:
         """Block index of each entry, shape (E,)."""
         return np.repeat(np.arange(self.count), np.diff(self.offsets))
 
-    def select(self, which: NDArray[np.int64]) -> Blocks:
-        """Return the named blocks alone, in the given order and of the same width."""
+    def entries(self, which: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+        """Return where the entries of the named blocks are, in the given order; a slice where these are a range."""
+        if len(which) and which[-1] - which[0] + 1 == len(which) and (np.diff(which) == 1).all():
+            return slice(int(self.offsets[which[0]]), int(self.offsets[which[-1] + 1]))
         lengths = np.diff(self.offsets)[which]
-        offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-        entries = np.repeat(self.offsets[which] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        starts = np.cumsum(lengths) - lengths
+        return np.asarray(np.repeat(self.offsets[which] - starts, lengths) + np.arange(lengths.sum()))
+
+    def select(self, which: NDArray[np.int64]) -> Blocks:
+        """Return the named blocks alone, in the given order and of the same width; a range shares the memory."""
+        entries = self.entries(which)
+        offsets = np.concatenate(([0], np.cumsum(np.diff(self.offsets)[which]))).astype(np.int64)
         return Blocks(self.sizes[which], offsets, self.row[entries], self.col[entries], self.value[entries],
                       self.tiles[which], self.size)
 

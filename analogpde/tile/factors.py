@@ -8,15 +8,14 @@ so eight tiles are solved side by side, one in each float of a vector register.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.elimination import band_order, eliminate, eliminate_pivoting
-from analogpde.tile.kernels import pack, solve_groups
+from analogpde.tile.elimination import band_order, eliminate, eliminate_pivoting, find_places, repack
+from analogpde.tile.kernels import solve_groups
 from analogpde.tile.lanes import LANES
 
 # Elimination without pivoting may lose this factor against partial pivoting before it is done again with pivoting:
@@ -32,7 +31,8 @@ class Groups:
         data: factors, group after group, shape (entries, LANES).
         members: blocks of each group, −1 where there is none, shape (G, LANES).
         base, width, size: where a group begins, its half bandwidth and rows, shape (G,).
-        rows, cols, sizes: as of `Factors`.
+        rows, cols: row and column of the block at each place of the elimination, shape (K, n).
+        sizes: rows of each block, shape (K,).
     """
 
     data: NDArray[np.floating]
@@ -93,15 +93,11 @@ class Groups:
         self, offsets: NDArray[np.int64], row: NDArray[np.int32], col: NDArray[np.int32],
     ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
         """Return at which places of the elimination entries of the blocks are, shape (E,) each."""
-        count, n = self.rows.shape
-        owner = np.repeat(np.arange(count), np.diff(offsets))
         found = []
         for order, index in ((self.rows, row), (self.cols, col)):
-            place = np.zeros((count, n), np.int16)
-            inside = np.arange(n) < self.sizes[:, None]
-            block, at = np.nonzero(inside)
-            place[block, order[block, at]] = at
-            found.append(place[owner, index])
+            places = np.empty(len(index), np.int16)
+            find_places(offsets, index, self.sizes, order, places)
+            found.append(places)
         return found[0], found[1]
 
 
@@ -110,71 +106,77 @@ class Factors:
     """Triangular factors of K blocks of at most n rows.
 
     Args:
-        data: columns of L (unit diagonal) and U (diagonal inverted) within the band, block after block.
-        base: where a block begins in `data`, shape (K,).
-        width: half bandwidth of each block, shape (K,).
-        rows, cols: row and column of the block at each place of the elimination, shape (K, n).
-        sizes: rows of each block, shape (K,).
+        groups: the factors, columns of L (unit diagonal) and U (diagonal inverted) within the band.
+        width: half bandwidth of each block, shape (K,); its group may be wider.
         regular: whether the block could be factorised, shape (K,); the others must not be solved with.
         definite: whether all pivots are positive and none was exchanged, shape (K,): of a symmetric block this tells
             that it is positive definite.
     """
 
-    data: NDArray[np.floating]
-    base: NDArray[np.int64]
+    groups: Groups
     width: NDArray[np.int64]
-    rows: NDArray[np.int16]
-    cols: NDArray[np.int16]
-    sizes: NDArray[np.int32]
     regular: NDArray[np.bool_]
     definite: NDArray[np.bool_]
 
-    @cached_property
-    def groups(self) -> Groups:
-        """The same factors, interleaved. Blocks of like width go together: a group is as wide as its widest."""
-        count = len(self.sizes)
-        order = np.lexsort((self.sizes, self.width))
-        members = np.full((-(-count // LANES), LANES), -1, np.int64)
-        members.reshape(-1)[:count] = order
-        there = members >= 0
-        width = np.where(there, self.width[members], 0).max(axis=1, initial=0)
-        size = np.where(there, self.sizes[members], 0).max(axis=1, initial=0).astype(np.int64)
-        ends = np.cumsum((2 * width + 1) * size)
-        base = np.concatenate(([0], ends))[: len(members)].astype(np.int64)
-        data = np.empty((int(ends[-1]) if len(ends) else 0, LANES), self.data.dtype)
-        pack(self.data, self.base, self.width, self.sizes, members, base, width, size, data)
-        return Groups(data, members, base, width, size, self.rows, self.cols, self.sizes)
+    @property
+    def rows(self) -> NDArray[np.int16]:
+        """Row of the block at each place of the elimination, shape (K, n)."""
+        return self.groups.rows
+
+    @property
+    def cols(self) -> NDArray[np.int16]:
+        """Column of the block at each place of the elimination, shape (K, n)."""
+        return self.groups.cols
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """Rows of each block, shape (K,)."""
+        return self.groups.sizes
+
+    @property
+    def data(self) -> NDArray[np.floating]:
+        """The numbers of all factors."""
+        return self.groups.data
 
     def select(self, chosen: NDArray[np.bool_]) -> Factors:
         """Return the factors of some blocks, with nothing of the others' memory."""
         if chosen.all():
             return self
-        width, sizes = self.width[chosen], self.sizes[chosen]
-        base, total = _layout(width, sizes)
-        # blocks need not follow each other in `data`
-        entries = np.repeat(self.base[chosen] - base, sizes * (2 * width + 1)) + np.arange(total)
-        return Factors(self.data[entries], base, width, self.rows[chosen], self.cols[chosen], sizes,
-                       self.regular[chosen], self.definite[chosen])
+        old, which = self.groups, np.flatnonzero(chosen)
+        group, lane = np.zeros(len(old.sizes), np.int64), np.zeros(len(old.sizes), np.int64)
+        at = np.nonzero(old.members >= 0)
+        group[old.members[at]], lane[old.members[at]] = at
+        width, sizes = self.width[which], old.sizes[which]
+        members, base, widths, heights, data = _layout(width, sizes, old.data.dtype)
+        repack(old.data, old.base, old.width, old.size, group, lane, which, width, sizes, members, base, widths,
+               heights, data)
+        groups = Groups(data, members, base, widths, heights, old.rows[which], old.cols[which], sizes)
+        return Factors(groups, width, self.regular[which], self.definite[which])
 
     @staticmethod
     def gather(parts: list[tuple[NDArray[np.int64], Factors]], sizes: NDArray[np.int32], n: int) -> Factors:
-        """Put factors of parts of a batch together.
+        """Put factors of parts of a batch together; their groups stay as they are.
 
         Args:
             parts: which blocks of the batch each part holds, and their factors; together all, each once.
             sizes: rows of each block of the batch, shape (K,). n: width of the batch.
         """
         count = len(sizes)
+        several = [part.groups for _, part in parts]
+        data = np.concatenate([one.data for one in several] or [np.empty((0, LANES), np.float32)])
+        members = [np.where(one.members >= 0, which[one.members] if len(which) else -1, -1)
+                   for (which, _), one in zip(parts, several, strict=True)]
+        starts = np.concatenate(([0], np.cumsum([len(one.data) for one in several]))).astype(np.int64)
+        base = [one.base + start for one, start in zip(several, starts, strict=False)]
+        nothing = np.empty(0, np.int64)
         rows, cols = np.zeros((count, n), np.int16), np.zeros((count, n), np.int16)
-        data = np.concatenate([part.data for _, part in parts] or [np.empty(0, np.float32)])
-        out = Factors(data, np.zeros(count, np.int64), np.zeros(count, np.int64), rows, cols, sizes,
-                      np.ones(count, bool), np.ones(count, bool))
-        start = 0
+        groups = Groups(data, np.concatenate([np.empty((0, LANES), np.int64), *members]),
+                        np.concatenate([nothing, *base]), np.concatenate([nothing, *(one.width for one in several)]),
+                        np.concatenate([nothing, *(one.size for one in several)]), rows, cols, sizes)
+        out = Factors(groups, np.zeros(count, np.int64), np.ones(count, bool), np.ones(count, bool))
         for which, part in parts:
-            out.base[which] = part.base + start
-            for name in ("width", "rows", "cols", "regular", "definite"):
-                getattr(out, name)[which] = getattr(part, name)
-            start += len(part.data)
+            rows[which], cols[which] = part.rows, part.cols
+            out.width[which], out.regular[which], out.definite[which] = part.width, part.regular, part.definite
         return out
 
 
@@ -188,13 +190,13 @@ def factorise(blocks: Blocks, dtype: DTypeLike = np.float32) -> Factors:
     count, n = blocks.count, blocks.size
     order, width = np.zeros((count, n), np.int16), np.zeros(count, np.int64)
     band_order(blocks.offsets, blocks.row, blocks.col, blocks.sizes, order, width)
-    base, total = _layout(width, blocks.sizes)
-    data = np.empty(total, dtype)
+    members, base, widths, heights, data = _layout(width, blocks.sizes, dtype)
     growth, smallest = np.zeros(count), np.zeros(count)
-    eliminate(blocks.offsets, blocks.row, blocks.col, blocks.value, blocks.sizes, order, width, base, data, growth,
-              smallest)
+    eliminate(blocks.offsets, blocks.row, blocks.col, blocks.value, blocks.sizes, order, members, base, widths, heights,
+              data, growth, smallest)
     regular = ~(growth > LARGEST_GROWTH)
-    factors = Factors(data, base, width, order, order, blocks.sizes, regular, regular & (smallest > 0))
+    groups = Groups(data, members, base, widths, heights, order, order, blocks.sizes)
+    factors = Factors(groups, width, regular, regular & (smallest > 0))
     if regular.all():
         return factors
     again = np.flatnonzero(~regular)
@@ -204,20 +206,30 @@ def factorise(blocks: Blocks, dtype: DTypeLike = np.float32) -> Factors:
     return Factors.gather(parts, blocks.sizes, n)
 
 
-def _layout(width: NDArray[np.int64], sizes: NDArray[np.int32]) -> tuple[NDArray[np.int64], int]:
-    """Return where each block's factors begin, and the room for all."""
-    ends = np.cumsum(sizes * (2 * width + 1))
-    return np.concatenate(([0], ends))[: len(sizes)].astype(np.int64), int(ends[-1]) if len(ends) else 0
+def _layout(
+    width: NDArray[np.int64], sizes: NDArray[np.int32], dtype: DTypeLike,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]:
+    """Group blocks: members, begin, half bandwidth and rows of each group, room for all.
+
+    Blocks of like width go together: a group is as wide as its widest.
+    """
+    members = np.full((-(-len(sizes) // LANES), LANES), -1, np.int64)
+    members.reshape(-1)[: len(sizes)] = np.lexsort((sizes, width))
+    there = members >= 0
+    widths = np.where(there, width[members], 0).max(axis=1, initial=0) if len(sizes) else np.empty(0, np.int64)
+    heights = np.where(there, sizes[members], 0).max(axis=1, initial=0) if len(sizes) else np.empty(0, np.int64)
+    ends = np.concatenate(([0], np.cumsum((2 * widths + 1) * heights))).astype(np.int64)
+    return members, ends[:-1], widths, heights.astype(np.int64), np.empty((int(ends[-1]), LANES), dtype)
 
 
 def _factorise_pivoting(blocks: Blocks, dtype: DTypeLike) -> Factors:
     """Factorise a batch of blocks as full matrices with row exchanges."""
     count, n = blocks.count, blocks.size
     width = np.maximum(blocks.sizes.astype(np.int64) - 1, 0)
-    base, total = _layout(width, blocks.sizes)
-    data = np.empty(total, dtype)
+    members, base, widths, heights, data = _layout(width, blocks.sizes, dtype)
     cols = np.broadcast_to(np.arange(n, dtype=np.int16), (count, n)).copy()
     rows, regular = cols.copy(), np.ones(count, bool)
-    eliminate_pivoting(blocks.offsets, blocks.row, blocks.col, blocks.value, blocks.sizes, rows, width, base, data,
-                       regular)
-    return Factors(data, base, width, rows, cols, blocks.sizes, regular, np.zeros(count, bool))
+    eliminate_pivoting(blocks.offsets, blocks.row, blocks.col, blocks.value, blocks.sizes, members, base, widths,
+                       heights, rows, data, regular)
+    groups = Groups(data, members, base, widths, heights, rows, cols, blocks.sizes)
+    return Factors(groups, width, regular, np.zeros(count, bool))

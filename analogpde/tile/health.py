@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
+from analogpde.compiled import compiled
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.factors import Factors, factorise
+from analogpde.tile.kernels import probe_groups
 from analogpde.tile.loop import Loop
 from analogpde.tile.settling import dynamics
 
@@ -15,6 +17,20 @@ from analogpde.tile.settling import dynamics
 POWER_ITERATION_MARGIN = 1.1
 _STEPS = 24  # at most; PDE blocks, with one slow mode, need three to five
 _SETTLED = 0.01
+
+
+@compiled
+def _monotone(offsets, row, col, value, sizes, w, product, passed):  # type: ignore[no-untyped-def]
+    """Tell of each block whether it is an M-matrix by the witness w: Ĝw > 0, w > 0, off-diagonals not positive."""
+    for k in range(sizes.size):
+        passed[k] = True
+        product[: sizes[k]] = 0.0
+        for e in range(offsets[k], offsets[k + 1]):
+            product[row[e]] += value[e] * w[k, col[e]]
+            if row[e] != col[e] and value[e] > 0.0:
+                passed[k] = False
+        for i in range(sizes[k]):
+            passed[k] = passed[k] and w[k, i] > 0.0 and product[i] > 0.0
 
 
 def smallest_singular_value(factors: Factors) -> NDArray[np.float64]:
@@ -35,21 +51,18 @@ def smallest_singular_value(factors: Factors) -> NDArray[np.float64]:
     if count == 0 or n == 0:
         return np.ones(count)
     groups = factors.groups
-    inside = np.arange(n) < factors.sizes[:, None]
     # an alternating part keeps the start from being orthogonal to a mode that changes sign
     smooth = 1.0 + 0.1 * np.cos(2.4 * np.arange(n))
     signs = np.random.default_rng(0).choice((-1.0, 1.0), n)
     norm = np.zeros(count)
+    data, members, base, width, size, rows, _, sizes = groups.arrays
+    ends = np.cumsum(size + 2 * width)
+    vectors, now = np.empty((int(ends[-1]), members.shape[1]), data.dtype), np.zeros(count)
     for start in (smooth, signs):
-        vectors = np.where(inside, start, 0.0).astype(factors.data.dtype)
         previous = np.zeros(count)
         for step in range(_STEPS):
-            if step:
-                groups.solve(vectors, transposed=True)
-            with np.errstate(over="ignore", invalid="ignore"):  # of a tile that is all but singular
-                vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-                groups.solve(vectors)
-                now = np.linalg.norm(vectors, axis=1).astype(np.float64)
+            probe_groups(data, members, base, width, size, rows, sizes, ends - size - 2 * width, step == 0,
+                         start.astype(data.dtype), vectors, now)
             moving = now > (1 + _SETTLED) * previous
             previous = np.fmax(now, previous)
             if step >= 2 and not moving.any():
@@ -83,15 +96,10 @@ def stable(held: Blocks, factors: Factors, loop: Loop | None = None, chip: Chip 
         held: programmed blocks. factors: of them.
         loop, chip: the loop whose matrices these are, where its load is not the sum of the blocks' magnitudes.
     """
-    owner = held.owner
-    inside = np.arange(held.size) < held.sizes[:, None]
-    w = inside.astype(factors.data.dtype)
+    w = np.ones((held.count, held.size), factors.data.dtype)
     factors.groups.solve(w)
-    product = np.zeros(w.shape)
-    np.add.at(product, (owner, held.row), held.value * w[owner, held.col])
-    monotone = ((w > 0) & (product > 0) | ~inside).all(axis=1)
-    wrong_sign = np.bincount(owner, (held.row != held.col) & (held.value > 0), held.count) > 0
-    passed = monotone & ~wrong_sign
+    passed = np.empty(held.count, np.bool_)
+    _monotone(held.offsets, held.row, held.col, held.value, held.sizes, w, np.empty(held.size), passed)
     if loop is not None and loop.load.ndim == 3:
         passed[:] = False  # a load that couples rows
     doubt = np.flatnonzero(~passed)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analogpde.chip import Chip
+from analogpde.compiled import compiled
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
@@ -197,6 +198,23 @@ class InvBank:
             round_settlings=float(slowness.max()))
 
 
+@compiled
+def _row_figures(offsets, row, value, noise, sizes, fullest, loudest, heaviest, silent):  # type: ignore[no-untyped-def]
+    """Find each block's largest count of cells in a row, largest noise, and largest and smallest sum of |value|."""
+    count, total = np.empty(fullest.size and sizes.max(), np.int64), np.empty(fullest.size and sizes.max())
+    for k in range(sizes.size):
+        count[: sizes[k]], total[: sizes[k]] = 0, 0.0
+        loudest[k] = fullest[k] = heaviest[k] = 0.0
+        silent[k] = False
+        for e in range(offsets[k], offsets[k + 1]):
+            count[row[e]] += 1
+            total[row[e]] += abs(value[e])
+            loudest[k] = max(loudest[k], noise[e])
+        for i in range(sizes[k]):
+            fullest[k], heaviest[k] = max(fullest[k], count[i]), max(heaviest[k], total[i])
+            silent[k] = silent[k] or total[i] == 0.0
+
+
 def _chunks(count: int, size: int, entries: int) -> Iterator[NDArray[np.int64]]:
     step = max(1, entries // max(1, size * size))
     for start in range(0, count, step):
@@ -255,12 +273,12 @@ def program_bank(
                 if loop.load.ndim == 3:
                     matrix = thinned(matrix, held.blocks)
             trial = factorise(matrix)
-            on = np.bincount(part.owner * np.int64(n) + part.row, minlength=len(pending) * n)
-            fullest = on.reshape(-1, n).max(axis=1, initial=0)
-            worst = np.zeros(len(pending))
-            np.maximum.at(worst, part.owner, noise)
+            fullest, loudest, heaviest = np.empty((3, len(pending)))
+            silent = np.empty(len(pending), bool)
+            _row_figures(part.offsets, part.row, held.blocks.value, noise, part.sizes, fullest, loudest, heaviest,
+                         silent)
             smallest = smallest_singular_value(trial) / POWER_ITERATION_MARGIN
-            loudest = worst * np.sqrt(fullest)
+            loudest *= np.sqrt(fullest)
             if not chip.cell.plain:  # cells differ: what a row really adds up to
                 rows = np.bincount(part.owner * np.int64(n) + part.row, held.read_deviation**2, len(pending) * n)
                 loudest = np.sqrt(rows.reshape(-1, n).max(axis=1, initial=0.0))
@@ -269,15 +287,12 @@ def program_bank(
             good = trial.regular & (delta <= LARGEST_DELTA) & (smallest > SINGULAR)
             good &= stable(matrix, trial, loop, chip)  # ideal cells too: they make no circuit stable that is not
             if chip.faults.any:  # a line without a cell, which the finite gain alone would hold
-                current = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
-                silent = ((current.reshape(-1, n) == 0) & (np.arange(n) < part.sizes[:, None])).any(axis=1)
                 good &= ~silent
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
-            total = np.bincount(part.owner * np.int64(n) + part.row, np.abs(held.blocks.value), len(pending) * n)
             # the conductance through which the input drives a row is as large as the diagonal
-            slowness[done] = (1.0 + total.reshape(-1, n).max(axis=1, initial=0.0)[good]) / smallest[good]
+            slowness[done] = (1.0 + heaviest[good]) / smallest[good]
             final_shift[done], final_delta[done], final_smallest[done] = held.shift[good], delta[good], smallest[good]
             if loop is not None and good.any():
                 chosen = np.flatnonzero(good)
@@ -288,14 +303,11 @@ def program_bank(
                     sampled = sampling(loop, chip)
                     circuits.append((done, Lines.of(loop, kept_factors, spread.select(chosen), chip, sampled)))
             if read or aims is not None:
-                lengths = np.diff(scaled.offsets)[done]
-                target = np.repeat(scaled.offsets[done] - np.concatenate(([0], np.cumsum(lengths)))[:-1], lengths)
-                target += np.arange(len(target))
-                here = good[part.owner]
+                target, here = scaled.entries(done), part.entries(np.flatnonzero(good))
                 if read:
                     deviation[target] = noise[here]
                 if aims is not None:
-                    k = pending[part.owner[here]]
+                    k = np.repeat(done, np.diff(scaled.offsets)[done])
                     scales = scale[k, part.row[here]] * scale[k, part.col[here]] * sign[k]
                     aims[target] = (held.intended + (part.value - lowered.value))[here] / scales
             ledger.add(Ledger(cells_written=held.cells, tiles_programmed=len(pending),

@@ -144,30 +144,6 @@ def round_to_codes(vector, codes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def pack(data, base, width, sizes, members, group_base, group_width, group_size, out):  # type: ignore[no-untyped-def]
-    """Interleave the factors of the members of each group, entry by entry: out[entry, lane].
-
-    Shorter and narrower members are padded with the identity.
-    """
-    for g in range(group_base.size):
-        n, w = group_size[g], group_width[g]
-        here = group_base[g]
-        out[here: here + 2 * w * n] = 0.0
-        out[here + 2 * w * n: here + (2 * w + 1) * n] = 1.0
-        for lane in range(LANES):
-            k = members[g, lane]
-            if k < 0:
-                continue
-            mine = width[k]
-            for j in range(sizes[k]):
-                source, target = base[k] + 2 * mine * j, here + 2 * w * j
-                for i in range(mine):  # L from the diagonal down; U from w above the diagonal down to it
-                    out[target + i, lane] = data[source + i]
-                    out[target + 2 * w - mine + i, lane] = data[source + mine + i]
-                out[here + 2 * w * n + j, lane] = data[base[k] + 2 * mine * sizes[k] + j]
-
-
-@compiled
 def _subtract(y, q, data, p, v):  # type: ignore[no-untyped-def]
     """y[q] −= data[p] · v, lane by lane; all is read before anything is written, so that vector registers serve."""
     a0 = y[q, 0] - data[p, 0] * v[0]
@@ -272,3 +248,41 @@ def solve_groups(data, members, group_base, group_width, group_size, rows, cols,
                     begin = starts[k] + c * sizes[k]
                     for t in range(sizes[k]):
                         right[begin + out[k, t]] = y[w + t, lane]
+
+
+@compiled
+def probe_groups(data, members, group_base, group_width, group_size, rows, sizes, begin, first, start, y, norm):  # type: ignore[no-untyped-def]
+    """One step of the power iteration on (L U)⁻ᵀ (L U)⁻¹ for every block: norm[k] becomes ‖(L U)⁻¹ v‖ for ‖v‖ = 1.
+
+    Group g has the rows from begin[g] of y to itself. The first step takes `start`, by rows of the blocks.
+    """
+    total = np.empty(LANES)
+    for g in range(group_base.size):
+        n, w = group_size[g], group_width[g]
+        v = y[begin[g]: begin[g] + n + 2 * w]
+        if first:
+            v[:] = 0.0
+            for lane in range(LANES):
+                k = members[g, lane]
+                if k >= 0:
+                    for t in range(sizes[k]):
+                        v[w + t, lane] = start[rows[k, t]]
+        else:
+            _room(n, w, v)
+            _settle(data, group_base[g], n, w, v, True)
+        for again in range(2):
+            total[:] = 0.0
+            for t in range(w, w + n):
+                for lane in range(LANES):
+                    total[lane] += np.float64(v[t, lane]) * np.float64(v[t, lane])
+            if again == 0:
+                for lane in range(LANES):
+                    total[lane] = 1.0 / max(np.sqrt(total[lane]), 1e-30)
+                for t in range(w, w + n):
+                    for lane in range(LANES):
+                        v[t, lane] *= np.float32(total[lane])
+                _room(n, w, v)
+                _settle(data, group_base[g], n, w, v, False)
+        for lane in range(LANES):
+            if members[g, lane] >= 0:
+                norm[members[g, lane]] = np.sqrt(total[lane])

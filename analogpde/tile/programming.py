@@ -59,6 +59,27 @@ class Conductances:
     common: NDArray[np.float64]
 
 
+@compiled
+def _diagonals(offsets, row, col, value, sizes, diagonal):  # type: ignore[no-untyped-def]
+    """Find the diagonal of each block, zero where there is none; return the first entry that is not finite, or −1."""
+    bad = -1
+    for k in range(sizes.size):
+        diagonal[k] = 0.0
+        for e in range(offsets[k], offsets[k + 1]):
+            if row[e] == col[e]:
+                diagonal[k, row[e]] = value[e]
+            if bad < 0 and not np.isfinite(value[e]):
+                bad = e
+    return bad
+
+
+@compiled
+def _scale(offsets, row, col, value, scale, sign, scaled):  # type: ignore[no-untyped-def]
+    for k in range(sign.size):
+        for e in range(offsets[k], offsets[k + 1]):
+            scaled[e] = value[e] * (scale[k, row[e]] * scale[k, col[e]]) * sign[k]
+
+
 def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[np.float64]]:
     """Scale every block symmetrically to a unit diagonal.
 
@@ -68,13 +89,11 @@ def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[n
     Raises:
         ProgrammingFailed: a diagonal entry is zero or not finite, or a block's diagonal changes sign.
     """
-    owner = blocks.owner
-    if not np.isfinite(blocks.value).all():
-        bad = int(blocks.tiles[owner[~np.isfinite(blocks.value)][0]])
+    diagonal = np.empty((blocks.count, blocks.size))
+    wrong = _diagonals(blocks.offsets, blocks.row, blocks.col, blocks.value, blocks.sizes, diagonal)
+    if wrong >= 0:
+        bad = int(blocks.tiles[np.searchsorted(blocks.offsets, wrong, side="right") - 1])
         raise ProgrammingFailed(f"tile {bad}: the block holds NaN or infinity; check the assembly of the matrix.")
-    on_diagonal = blocks.row == blocks.col
-    diagonal = np.zeros((blocks.count, blocks.size))
-    diagonal[owner[on_diagonal], blocks.row[on_diagonal]] = blocks.value[on_diagonal]
     inside = np.arange(blocks.size) < blocks.sizes[:, None]
     zero = inside & (diagonal == 0)
     if zero.any():
@@ -93,7 +112,8 @@ def scale_blocks(blocks: Blocks) -> tuple[Blocks, NDArray[np.float64], NDArray[n
     scale = np.where(inside, 1.0 / np.sqrt(np.where(inside, np.abs(diagonal), 1.0)), 0.0)
     # the product of the scales first: it commutes exactly, so a symmetric block stays symmetric to the last bit and
     # an entry halfway between two levels is rounded the same way on both sides of the diagonal
-    value = blocks.value * (scale[owner, blocks.row] * scale[owner, blocks.col]) * sign[owner]
+    value = np.empty(len(blocks.value))
+    _scale(blocks.offsets, blocks.row, blocks.col, blocks.value, scale, sign, value)
     scaled = Blocks(blocks.sizes, blocks.offsets, blocks.row, blocks.col, value, blocks.tiles, blocks.size)
     return scaled, scale, sign
 
@@ -223,6 +243,17 @@ def _round(offsets, row, col, value, unit, alpha, base, error, level, trim, inte
             intended[e] = np.sign(value[e]) * step * (level[e] + trim[e] / base)
 
 
+@compiled
+def _add_errors(offsets, variance, largest, deviation, read, intended, draws):  # type: ignore[no-untyped-def]
+    """Turn draws into noisy conductances and the cells' variance into the deviation of reads, in place."""
+    for k in range(largest.size):
+        for e in range(offsets[k], offsets[k + 1]):
+            spread = np.sqrt(variance[e]) * largest[k]
+            if draws.size:
+                draws[e] = intended[e] + deviation * spread * draws[e]
+            variance[e] = read * spread
+
+
 def program(
     scaled: Blocks, scale: NDArray[np.float64], sign: NDArray[np.float64], chip: Chip, *, slices: int = 1,
     shift: float = 0.5, extra_shift: NDArray[np.float64] | None = None, seed: int = 0, name: str = "", event: int = 0,
@@ -302,17 +333,17 @@ def program(
     if simple:
         if level is not None and trim is not None:
             count = np.zeros(len(value), np.int64)
-            variance = np.zeros(len(value))
+            variance = (trim > 0) / float(base) ** (2 * slices)
+            cells = int(np.count_nonzero(trim))
             split_digits(level, base, slices, top, count, variance)
-            variance += (trim > 0) / float(base) ** (2 * slices)
-            cells = int(count.sum() + np.count_nonzero(trim))
-        spread = np.sqrt(variance) * largest[owner]
-        noisy = intended
+            cells += int(count.sum())
+        noisy = np.zeros(0)
         if deviation:
-            draws = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
+            noisy = normal(scaled.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=scaled.tiles,
                            event=event)
-            noisy = intended + deviation * spread * draws
-        held = Held(intended, noisy, read * spread, cells, np.zeros((scaled.count, scaled.size)))
+        _add_errors(scaled.offsets, variance, largest, deviation, read, intended, noisy)
+        held = Held(intended, noisy if deviation else intended, variance, cells,
+                    np.zeros((scaled.count, scaled.size)))
     else:
         held = hold(chip, scaled, intended, largest, level=level, trim=trim,
                     unit=None if bits is None else unit, base=base, slices=slices, seed=seed, name=name,

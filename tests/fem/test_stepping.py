@@ -96,3 +96,12 @@ def test_the_first_step_of_bdf2_does_not_ring_after_a_jump(comm, direct_options)
     finally:
         RATES = saved
     assert error < 0.01 / 1600
+
+
+def test_steps_that_would_take_for_ever_are_refused():
+    from analogpde.errors import InvalidInput
+    from analogpde.fem.stepping import count_steps
+
+    assert [count_steps(1.0, dt) for dt in (2.0, 1.0, 0.3, 0.1, 1e-7)] == [1, 1, 4, 10, 10_000_000]
+    with pytest.raises(InvalidInput, match="at least 1e-07"):
+        count_steps(1.0, 1e-30)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from analogpde.patches.blocks import cut_blocks, gather, local_solves, scatter_cores
+from analogpde.patches.blocks import cut_blocks, gather, scatter_cores
 from analogpde.patches.grow import make_patches
+from analogpde.patches.smooth import smooth
 
 
 def setting(tools, matrix, begin=0, end=None, tile=16):
@@ -86,8 +87,10 @@ def as_dense(solved, rows, columns):
 
 
 def solves(local, patches, product):
-    indptr, indices = product.indptr.astype(np.int64), product.indices.astype(np.int64)
-    return local_solves(local, patches, cut_blocks(local, patches, 0), indptr, indices, product.data)
+    """M_RAS A P: what smoothing adds to P = 0 with the weight −1."""
+    nothing = np.zeros(local.owned + 1, np.int32), np.empty(0, np.int32), np.empty(0)
+    return smooth(local, patches, cut_blocks(local, patches, 0), (product.indptr, product.indices, product.data),
+                  nothing, weight=-1.0, threshold=0.0, near=np.ones((product.shape[1], 1)))
 
 
 def test_local_solves(tools, matrix):
@@ -122,7 +125,7 @@ def test_local_solves_in_chunks(tools, monkeypatch):
     local, _, patches = setting(tools, matrix)
     right = sp.random(225, 30, density=0.1, random_state=1, format="csr")
     at_once = as_dense(solves(local, patches, right), 225, 30)
-    monkeypatch.setattr("analogpde.patches.blocks._CHUNK", 3)
+    monkeypatch.setattr("analogpde.patches.smooth._CHUNK", 3)
     assert patches.count > 6
     # the same factors in other groups: the padding of a wider group adds zeros to sums
     np.testing.assert_array_equal(as_dense(solves(local, patches, right), 225, 30), at_once)

@@ -149,3 +149,29 @@ def test_the_least_number_of_iterations_is_done(solve, gallery):
     least = 20
     done = solve(gallery.poisson(20, 20), ksp_min_it=least)
     assert done.reason > 0 and done.iterations == least  # the target itself takes 8
+
+
+@mpi
+@pytest.mark.parametrize(("matrix", "right"), [
+    (1e160, 1.0), (1e300, 1.0), (1e-200, 1.0), (1.0, 1e-60), (1.0, 1e-160), (1e-150, 1e-300), (1e300, 1e300)])
+def test_units_of_any_size(solve, gallery, matrix, right):
+    """Squares of norms over- or underflow here, and PETSc's default -ksp_atol is above some right-hand sides."""
+    whole = gallery.poisson(14, 13)
+    exact = np.random.default_rng(2).standard_normal(182)
+    done = solve(sp.csr_matrix(whole * matrix), (whole @ exact) * right, analog_chip="rram128")
+    assert done.reason > 0
+    assert done.iterations <= 1.5 * solve(whole, whole @ exact, analog_chip="rram128").iterations
+    # κ = 80 and rounding of A and b leave 1e-14
+    assert np.linalg.norm(done.x * (matrix / right) - exact) <= 2.0**-23 * np.linalg.norm(exact)
+
+
+@mpi
+def test_an_answer_that_fp64_cannot_hold_is_refused(solve, gallery):
+    done = solve(sp.csr_matrix(gallery.poisson(12, 12) * 1e-200), np.full(144, 1e150))
+    assert done.reason == -9
+
+
+@mpi
+def test_an_absolute_tolerance_that_was_asked_for_holds(solve, gallery):
+    done = solve(gallery.poisson(12, 12), np.full(144, 1e-3), ksp_atol=1.0)
+    assert (done.reason, done.iterations) == (3, 0)

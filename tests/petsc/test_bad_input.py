@@ -77,6 +77,20 @@ def test_a_mistyped_option_of_any_solver(PETSc, solve, gallery, cause, options, 
     usable_again(solve, gallery)
 
 
+@pytest.mark.parametrize(("name", "said"), [
+    ("rates.csv", "'rates.csv': got '.csv'; allowed: .json | .html | .txt"),
+    ("/dev/null/report.json", "'/dev/null' is not a folder")])
+def test_a_report_is_checked_before_the_solves(PETSc, solve, gallery, cause, options, name, said):
+    try:
+        options["analog_report"] = name
+        text = same_end(PETSc, cause(solve, gallery.poisson(6, 6)))
+        assert said in text
+    finally:
+        options.delValue("analog_report")  # or the end of this process would try it again
+    options.delValue("ksp_type")
+    usable_again(solve, gallery)
+
+
 CHIP = {"schema": "analogpde-chip/1", "name": "mine"}
 
 

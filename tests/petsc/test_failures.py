@@ -82,7 +82,7 @@ def test_a_failure_deep_inside(PETSc, solve, gallery, break_tiles, norm):
     assert done.reason > 0
 
 
-@pytest.mark.parametrize("name", ["program_blocks", "make_patches", "local_solves"])
+@pytest.mark.parametrize("name", ["program_blocks", "make_patches", "smooth"])
 def test_a_set_up_that_fails_on_one_rank(PETSc, solve, gallery, monkeypatch, cause, options, name):
     import analogpde.petsc.hierarchy as hierarchy
     import analogpde.petsc.partition as partition

@@ -119,3 +119,32 @@ def test_what_leaves_most_of_b_is_not_converged(solve, gallery, exponent):
     whole = sp.csr_matrix(sp.diags_array(scale) @ gallery.poisson(20, 20) @ sp.diags_array(scale))
     done = solve(whole, np.ones(400), ksp_divtol=1e60, ksp_max_it=300)
     assert done.reason < 0 or done.relative_residual <= 0.1
+
+
+def hilbert(n):
+    """The Hilbert matrix: κ is 2e7 at n = 6, 1.7e16 at n = 12; from n = 13 on it is singular to FP64."""
+    return sp.csr_matrix(1.0 / (np.arange(n)[:, None] + np.arange(n) + 1.0))
+
+
+@pytest.mark.parametrize("chip", ["ideal", "rram128"])
+@pytest.mark.parametrize("n", [6, 12, 14])
+def test_what_rounding_hides_is_not_called_converged(solve, n, chip):
+    """With b = A 1 the answer is known, and where κ 2^-53 is above 2^-23 FP64 cannot tell it from its neighbours."""
+    whole = hilbert(n)
+    done = solve(whole, whole @ np.ones(n), analog_chip=chip)
+    if n == 6:  # κ 2^-53 = 2e-9, b's rounding included
+        assert done.reason > 0
+        assert np.linalg.norm(done.x - 1.0) <= 2.0**-23 * np.sqrt(n)
+    else:
+        assert done.reason < 0
+
+
+def test_constants_without_a_null_space_are_no_hidden_mode(solve, gallery):
+    """A consistent Neumann problem on one level: the search finds the constants, of which everybody knows."""
+    whole = gallery.neumann(14, 13)
+    b = np.random.default_rng(3).standard_normal(182)
+    done = solve(whole, b - b.mean(), pc_analog_levels=1, analog_chip="rram128")
+    assert done.reason > 0
+    exact = np.linalg.lstsq(whole.toarray(), done.b)[0]
+    # with the smallest eigenvalue but one 0.05 lstsq itself is right to 1e-13
+    assert np.linalg.norm(done.x - done.x.mean() - exact) <= 2.0**-23 * np.linalg.norm(exact)
