@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from analogpde.compiled import compiled
 
 SMALL_TILE = 32
+# Couplings below this fraction of the largest of either row do not hold a core together.
+NEGLIGIBLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,11 @@ def _grow_cores(indptr, indices, strength, largest, threshold, first, owned, cor
 
 
 @compiled
-def _merge_small(indptr, indices, strength, first, label, count, lowest, highest):
-    """Move the unknowns of small cores to the neighbouring core they are most coupled to, if it has room."""
+def _merge_small(indptr, indices, strength, largest, threshold, first, label, count, lowest, highest):
+    """Move the unknowns of small cores to the neighbouring core they are most coupled to, if it has room.
+
+    Not along negligible couplings: a stiff island and the strip beside it do not share a coarse unknown.
+    """
     owned = label.size
     sizes = np.zeros(count, np.int64)
     for i in range(owned):
@@ -216,6 +221,8 @@ def _merge_small(indptr, indices, strength, first, label, count, lowest, highest
             for e in range(indptr[row], indptr[row + 1]):
                 u = indices[e] - first
                 if u < 0 or u >= owned or label[u] < 0 or label[u] == a:
+                    continue
+                if strength[e] < threshold * min(largest[row], largest[indices[e]]):
                     continue
                 b = label[u]
                 if sizes[b] < lowest or sizes[b] >= highest:
@@ -439,7 +446,7 @@ def make_patches(
     wanted = min(wanted, tile)
     label, count = _partition(matrix, strength, largest, threshold, wanted)
     if count:
-        _merge_small(matrix.indptr, matrix.indices, strength, matrix.first, label, count,
+        _merge_small(matrix.indptr, matrix.indices, strength, largest, NEGLIGIBLE, matrix.first, label, count,
                      max(2, int(0.4 * wanted)), min(tile, max(wanted + 1, int(1.3 * wanted))))
     total, coupled = _number(label, count, max(1, min(tile, wanted)))
     index, members, size = _extend(matrix.indptr, matrix.indices, strength, largest, threshold, matrix.first, label,

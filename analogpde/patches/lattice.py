@@ -221,7 +221,8 @@ def box_patches(
     label = np.full(n, -2, np.int64)
     label[mine[coupled]] = inverse.reshape(-1)
     if len(cells):
-        _merge_small(indptr, indices, values, 0, label, len(cells), max(2, int(SMALLEST * wanted)), tile)
+        _merge_small(indptr, indices, values, largest, 0.0, 0, label, len(cells),
+                     max(2, int(SMALLEST * wanted)), tile)
     before = label[mine]
     numbered = before.copy()
     total, count = _number(numbered, len(cells), max(1, min(tile, wanted)))

@@ -270,3 +270,21 @@ def test_small_cores(tools):
         assert patches.core.max() <= max(largest + 1, int(1.3 * largest))
         assert patches.core.mean() >= 0.5 * largest
     assert make_patches(local, 128, core=None, overlap=2, threshold=0.25).core.mean() > 2 * SMALL_CORE
+
+
+def test_left_overs_do_not_join_along_negligible_couplings(tools):
+    # a checkerboard 1 : 10⁶ of 8 × 8 unknowns a cell, cells of 2 × 8 at two sides: too small for cores of 70
+    n = 26
+    number = np.arange(n) // 8
+    k = np.where(np.add.outer(number, number) % 2 == 0, 1.0, 1e6).ravel()
+    links = sp.triu(tools.plane(n, n), 1).tocoo()
+    weight = 2 / (1 / k[links.row] + 1 / k[links.col])
+    off = sp.coo_matrix((weight, (links.row, links.col)), shape=(n * n, n * n))
+    off = off + off.T
+    local, _ = tools.seen((sp.diags(np.asarray(off.sum(axis=1)).ravel() + 1e-3 * k) - off).tocsr())
+    patches = make_patches(local, 128, core=None, overlap=2, threshold=0.25)
+    for label in range(patches.count):
+        assert len(np.unique(k[patches.label == label])) == 1
+    # with couplings of one size they do
+    local, _ = tools.seen(tools.plane(n, n))
+    assert make_patches(local, 128, core=None, overlap=2, threshold=0.25).core.min() >= int(0.4 * 70)

@@ -118,7 +118,7 @@ def test_a_seed_repeats_bit_for_bit():
 
 
 def test_every_accelerator_and_the_initial_guess():
-    a, b = laplacian(10), np.ones(100)
+    a, b = laplacian(20), np.ones(400)
     steps = {}
     for name in ("auto", "none", "fcg", "fgmres"):
         result = analogpde.solve(a, b, chip=SMALL, accelerator=name, rtol=1e-9)
