@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from operator import add, sub
 
 
 @dataclass
@@ -67,12 +68,10 @@ class Ledger:
     mvm_rounds: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
-        theirs = vars(other)
-        return Ledger(**{name: count + theirs[name] for name, count in vars(self).items()})
+        return Ledger(*map(add, vars(self).values(), vars(other).values()))
 
     def __sub__(self, other: Ledger) -> Ledger:
-        theirs = vars(other)
-        return Ledger(**{name: count - theirs[name] for name, count in vars(self).items()})
+        return Ledger(*map(sub, vars(self).values(), vars(other).values()))
 
     def add(self, other: Ledger) -> None:
         """Add `other` to this ledger in place."""

@@ -282,7 +282,7 @@ def smooth(
         p: P in the owned rows.
         weight, threshold: see above.
         near: near-null vectors in all coarse unknowns, shape (columns, k); a coarse node is k unknowns.
-        shift: what to enlarge the blocks' diagonals by, relative, beyond that 1e-12: as much as the tiles' are.
+        shift: what to enlarge the blocks' diagonals by, relative, beyond that: as much as the tiles' are.
 
     Returns:
         The owned rows, columns sorted.

@@ -76,6 +76,8 @@ class Judge:
         ksp.setResidualNorm(progress.residual_norm)
         ksp.logConvergenceHistory(progress.residual_norm)
         ksp.monitor(progress.iteration, progress.residual_norm)
+        if not math.isfinite(progress.solution_norm):  # within the loop's units, but not the user's
+            return Status.DIVERGED_NANORINF
         if self._own_test or not self._units.unusual:
             self.petsc_reason = int(ksp.callConvergenceTest(progress.iteration, progress.residual_norm) or 0)
         else:

@@ -232,13 +232,13 @@ class AnalogKSP:
 
         def test(progress: Progress) -> Status | None:
             # a monitor or a program's test may ask the KSP for its solution
-            x.array[:] = np.ldexp(values, units.solution) if units.solution else values
+            x.array[:] = units.solutions(values)
             return judge.test(progress)
 
         status = refine(system, values, accelerator, test=test, max_iterations=ksp.getTolerances()[3],
                         stagnation=self.values["ksp_analog_stagnation"],
                         confirm=CONFIRMED if self._spread > WELL_SCALED else None)
-        x.array[:] = np.ldexp(values, units.solution)
+        x.array[:] = units.solutions(values)
         x.stateIncrease()
         if not judge.history:  # the initial guess itself is not finite
             judge.history.append(Step(0, math.nan, 0.0, 0.0, 0))

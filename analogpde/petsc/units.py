@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analogpde.petsc.stack import PETSc
 from analogpde.refine.loop import Progress
@@ -53,6 +54,13 @@ class Units:
         size = float(scaled.norm())
         scaled.destroy()
         return _ldexp(size, self.right)
+
+    def solutions(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return x for x'."""
+        if not self.solution:
+            return values
+        with np.errstate(over="ignore"):
+            return np.asarray(np.ldexp(values, self.solution))
 
     def users(self, progress: Progress) -> Progress:
         """Return where the loop stands in the user's units."""

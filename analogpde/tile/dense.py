@@ -1,8 +1,8 @@
-"""Shots of INV tiles whose wires couple every line to every other, by stored inverses; in one file, for Numba's cache.
+"""Shots of INV tiles in which nearly every line is coupled to every other, by stored inverses.
 
-Wires leave no zero in what the amplifiers see, and the factors of a full matrix are slower to solve with than its
-inverse is to multiply with: 128 lines are 64 kB, read once, against a band of 128 kB. The cells with read noise stay
-few.
+Dense blocks and wires leave no zero in what the amplifiers see, and the factors of a full matrix are slower to solve
+with than its inverse is to multiply with: 128 lines are 64 kB, against a band of 128 kB. Only for tiles whose read
+noise, if any, may be taken to first order: with more of it every shot has a matrix of its own (`analogpde.tile.shots`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from analogpde.tile.factors import Groups
 from analogpde.tile.noise import read_normal
 
 MOST_ENTRIES = 1 << 27  # of all inverses of a bank, 512 MB; above it the factors serve
-_SWEEPS = 24
 
 
 def worth_it(factors: Groups) -> bool:
@@ -62,30 +61,15 @@ def _round(vector, codes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _solve_noisy(inverse, n, row, col, error, first):  # type: ignore[no-untyped-def]
-    """Return (1 + Ĝ⁻¹E)⁻¹ first, where sweeps do not converge."""
-    matrix = np.zeros((n, n))
-    for i in range(n):
-        matrix[i, i] = 1.0
-    for e in range(error.size):
-        for i in range(n):
-            matrix[i, col[e]] += inverse[row[e], i] * error[e]
-    return np.linalg.solve(matrix, first[:n].astype(np.float64))
-
-
-@compiled
-def _shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, line_offsets, line_draws, cell_offsets,  # type: ignore[no-untyped-def]
-           cell_draws, order, scale, sign, which, dac, adc, x):
-    """One shot of every tile of `which`, in place on x (K, n); return how many were solved densely."""
+def _shoot(inverse, weight, sizes, kept, line_offsets, line_draws, order, scale, sign, which, dac, adc, x):  # type: ignore[no-untyped-def]
+    """One shot of every tile of `which`, in place on x (K, n)."""
     n_max = x.shape[1]
-    b, solution, first = np.zeros(n_max, np.float32), np.zeros(n_max, np.float32), np.zeros(n_max, np.float32)
-    right, latest = np.zeros(n_max, np.float32), np.zeros(n_max, np.float32)
-    variance = np.zeros(n_max)
-    solved = 0
+    b, first = np.zeros(n_max, np.float32), np.zeros(n_max, np.float32)
+    square, variance = np.zeros(n_max, np.float32), np.zeros(n_max, np.float32)
     for k in range(sizes.size):
         if not which[k]:
             continue
-        n, begin, end = sizes[k], offsets[k], offsets[k + 1]
+        n = sizes[k]
         largest = 0.0
         for i in range(n):
             largest = max(largest, abs(x[k, i] * scale[k, i]))
@@ -96,81 +80,55 @@ def _shoot(inverse, sizes, kept, offsets, row, col, deviation, drawn, line_offse
             b[i] = x[k, i] * scale[k, i] / power
         _round(b[:n], dac)
         _apply(inverse[k], n, b, first)
-        solution[:n] = first[:n]
-        if end > begin and not drawn[k]:
-            variance[:n] = 0.0
-            for e in range(begin, end):
-                variance[row[e]] += (deviation[e] * first[col[e]]) ** 2
+        begin = line_offsets[k]
+        if line_offsets[k + 1] > begin:
+            for i in range(n):
+                square[i] = first[i] * first[i]
+            _apply(weight[k], n, square, variance)
             for t in range(n):  # draws are those of the places, as with factors
                 i = order[k, t]
-                right[i] = b[i] - np.sqrt(variance[i]) * line_draws[line_offsets[k] + t]
-            _apply(inverse[k], n, right, solution)
-        elif end > begin:
-            error = cell_draws[cell_offsets[k]: cell_offsets[k + 1]] * deviation[begin:end]
-            previous, before, step = np.inf, 0.0, 0
-            while True:
-                right[:n] = b[:n]
-                for e in range(end - begin):
-                    right[row[begin + e]] -= error[e] * solution[col[begin + e]]
-                _apply(inverse[k], n, right, latest)
-                change = size = 0.0
-                for i in range(n):
-                    change = max(change, abs(latest[i] - solution[i]))
-                    size = max(size, abs(latest[i]))
-                    solution[i] = latest[i]
-                step += 1
-                now = change / previous if step > 1 else 0.5
-                rate = max(now, before) if step > 2 else now
-                previous, before = change, now
-                if rate < 1.0 and change * rate <= (1.0 - rate) * 2.0**-13 * size:
-                    break
-                if rate > 0.9 or step == _SWEEPS or not rate >= 0.0:
-                    if np.isfinite(first[:n]).all():
-                        solved += 1
-                        solution[:n] = _solve_noisy(inverse[k], n, row[begin:end], col[begin:end], error, first)
-                    break
-        right[:n] = solution[:n]
-        _round(right[: kept[k]], adc)
+                b[i] -= np.sqrt(variance[i]) * line_draws[begin + t]
+            _apply(inverse[k], n, b, first)
+        _round(first[: kept[k]], adc)
         for i in range(kept[k]):
-            x[k, i] = sign[k] * right[i] * scale[k, i] * power
-    return solved
+            x[k, i] = sign[k] * first[i] * scale[k, i] * power
 
 
 class Inverses:
-    """The inverses of a bank of tiles, and the places of its noisy cells.
+    """The inverses of a bank of tiles, and the variances of their cells' read noise.
 
     Args:
         factors: of the tiles.
-        offsets, row, col: cells with read noise by their places in the elimination, as `InvBank` has them.
+        offsets, row, col, deviation: cells with read noise by their places in the elimination, as `InvBank` has them.
     """
 
     def __init__(
         self, factors: Groups, offsets: NDArray[np.int64], row: NDArray[np.int16], col: NDArray[np.int16],
+        deviation: NDArray[np.float32],
     ) -> None:
         inverse = factors.inverse().astype(np.float32)
-        self._by_input = {False: np.ascontiguousarray(np.swapaxes(inverse, 1, 2)), True: np.ascontiguousarray(inverse)}
-        owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        self._cells = factors.rows[owner, row].astype(np.int64), factors.cols[owner, col].astype(np.int64)
-        self._offsets, self._orders = offsets, (factors.rows, factors.cols)
+        count, n = factors.rows.shape
+        self._noisy = np.diff(offsets) > 0
+        owner = np.repeat(np.arange(count), np.diff(offsets))
+        weight = np.zeros((count, n, n) if self._noisy.any() else (count, 0, 0), np.float32)
+        weight[owner, factors.rows[owner, row], factors.cols[owner, col]] = deviation**2
+        # row j is what line j contributes
+        self._by_input = {True: (np.ascontiguousarray(inverse), weight), False: (
+            np.ascontiguousarray(np.swapaxes(inverse, 1, 2)), np.ascontiguousarray(np.swapaxes(weight, 1, 2)))}
+        self._orders = {False: factors.rows, True: factors.cols}
 
     def shoot(
-        self, x: NDArray[np.float64], read: NDArray[np.int32], deviation: NDArray[np.float32],
-        drawn: NDArray[np.bool_], scale: NDArray[np.float64], sign: NDArray[np.float64], which: NDArray[np.bool_],
-        codes: tuple[int, int], key: tuple[int, int, NDArray[np.int64], int], sizes: NDArray[np.int32],
-        transposed: bool,
-    ) -> int:
-        """Let the tiles of `which` settle once, in place; see `InvBank.shoot`. Return how many were solved densely.
+        self, x: NDArray[np.float64], read: NDArray[np.int32], scale: NDArray[np.float64], sign: NDArray[np.float64],
+        which: NDArray[np.bool_], codes: tuple[int, int], key: tuple[int, int, NDArray[np.int64], int],
+        sizes: NDArray[np.int32], transposed: bool,
+    ) -> None:
+        """Let the tiles of `which` settle once, in place; see `InvBank.shoot`.
 
         Args:
             codes: of the converters. key: seed, stream word, tile ids and event of the read noise.
         """
         seed, word, tiles, event = key
-        row, col = self._cells[::-1] if transposed else self._cells
-        lengths = np.diff(self._offsets)
-        noisy = lengths > 0
-        lines, cells = (np.concatenate(([0], np.cumsum(np.where(wanted & which & noisy, count, 0)))).astype(np.int64)
-                        for wanted, count in ((~drawn, sizes), (drawn, lengths)))
-        draws = [read_normal(ends, seed=seed, word=word, tiles=tiles, event=event) for ends in (lines, cells)]
-        solved: int = _shoot(self._by_input[transposed], sizes, read, self._offsets, row, col, deviation, drawn, lines,
-                             draws[0], cells, draws[1], self._orders[transposed], scale, sign, which, *codes, x)
-        return solved
+        lines = np.concatenate(([0], np.cumsum(np.where(which & self._noisy, sizes, 0)))).astype(np.int64)
+        draws = read_normal(lines, seed=seed, word=word, tiles=tiles, event=event)
+        inverse, weight = self._by_input[transposed]
+        _shoot(inverse, weight, sizes, read, lines, draws, self._orders[transposed], scale, sign, which, *codes, x)

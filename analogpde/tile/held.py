@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analogpde.tile.factors import Groups
 from analogpde.tile.lanes import LANES
-from analogpde.tile.shots import list_cells, shoot
+from analogpde.tile.shots import list_cells, shoot, sort_by_diagonals
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Held:
 
     Args:
         factors: of the programmed matrices.
-        offsets, row, col, deviation: cells with read noise, as `InvBank` has them.
+        offsets: where a tile's cells with read noise begin, as `InvBank` has them.
+        row, col, variance: these cells, by diagonals; empty if all tiles are exact.
         exact: tiles that are eliminated with this shot's noise, shape (K,).
         first, value, spread, place, draw, stride: what these hold, see `analogpde.tile.shots.list_cells`.
     """
@@ -27,7 +28,7 @@ class Held:
     offsets: NDArray[np.int64]
     row: NDArray[np.int16]
     col: NDArray[np.int16]
-    deviation: NDArray[np.float32]
+    variance: NDArray[np.float32]
     exact: NDArray[np.bool_]
     first: NDArray[np.int64]
     value: NDArray[np.float32]
@@ -54,13 +55,18 @@ class Held:
             place, draw = np.empty(room, np.uint16), np.empty(room, np.uint32)
             found = list_cells(factors.data, factors.members, factors.base, factors.width, factors.size, offsets, row,
                                col, deviation, exact, stride, first, value, spread, place, draw)
-        return Held(factors, offsets, row, col, deviation, exact, first,
+        kept = slice(0 if exact.all() else len(row))
+        sorted_row, sorted_col, variance = row[kept].copy(), col[kept].copy(), deviation[kept].copy()
+        if not exact.all():
+            sort_by_diagonals(offsets, row, col, deviation, sorted_row, sorted_col, variance)
+        return Held(factors, offsets, sorted_row, sorted_col, variance, exact, first,
                     value[:found].copy(), spread[:found].copy(), place[:found].copy(), draw[:found].copy(), stride)
 
     @property
     def nbytes(self) -> int:
         """Memory held beside the factors and the cells of the bank, in bytes."""
-        return sum(array.nbytes for array in (self.first, self.value, self.spread, self.place, self.draw))
+        return sum(array.nbytes for array in (
+            self.row, self.col, self.variance, self.first, self.value, self.spread, self.place, self.draw))
 
     def _of_tiles(self, which: NDArray[np.bool_]) -> Held:
         """Return the same without the groups that hold none of some tiles, and without the others of their members."""
@@ -90,6 +96,6 @@ class Held:
             rows, cols, row, col = cols, rows, col, row
         solved: int = shoot(
             f.data, f.members, f.base, f.width, f.size, rows, cols, f.sizes, read, self.offsets, row, col,
-            self.deviation, self.exact, self.first, self.value, self.spread, self.place, self.draw, self.stride, scale,
+            self.variance, self.exact, self.first, self.value, self.spread, self.place, self.draw, self.stride, scale,
             sign, *codes, np.uint64(seed), np.uint64(word), tiles, np.uint64(event & 0xFFFFFFFF), x, transposed)
         return solved

@@ -128,15 +128,13 @@ class InvBank:
         driven = self.kept if transposed else self.sizes
         if self.circuit is not None and self.count:
             return self._through_lines(self.circuit, x, event, driven, read, transposed)
+        key = self.seed, self.word, self.tiles, event
+        codes = self.chip.dac.codes, self.chip.adc.codes
         if self._inverses is not None:
-            self.dense_solves += self._inverses.shoot(
-                x, read, self.deviation, self.drawn, self.scale, self.sign, np.ones(self.count, bool),
-                (self.chip.dac.codes, self.chip.adc.codes), (self.seed, self.word, self.tiles, event), self.sizes,
-                transposed)
+            self._inverses.shoot(x, read, self.scale, self.sign, np.ones(self.count, bool), codes, key, self.sizes,
+                                 transposed)
         elif self.count:
-            self.dense_solves += self._held.shoot(
-                x, read, self.scale, self.sign, (self.chip.dac.codes, self.chip.adc.codes),
-                (self.seed, self.word, self.tiles, event), transposed)
+            self.dense_solves += self._held.shoot(x, read, self.scale, self.sign, codes, key, transposed)
         lines = Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
         return lines + self.load
 
@@ -151,9 +149,7 @@ class InvBank:
             again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
             key = self.seed, again, self.tiles, event
             if self._inverses is not None:
-                self.dense_solves += self._inverses.shoot(
-                    volts, self.sizes, self.deviation, self.drawn, ones, same, which, (0, 0), key, self.sizes,
-                    transposed)
+                self._inverses.shoot(volts, self.sizes, ones, same, which, (0, 0), key, self.sizes, transposed)
             else:
                 self.dense_solves += self._held.shoot(volts, self.sizes, ones, same, (0, 0), key, transposed, which)
 
@@ -171,10 +167,15 @@ class InvBank:
 
     @cached_property
     def _inverses(self) -> Inverses | None:
-        """Inverses, where wires have filled the tiles' matrices and products are faster than substitutions."""
-        if self.chip.wire.ideal or not worth_it(self.factors):
+        """Inverses, where the tiles' matrices are full and products are faster than substitutions.
+
+        Not where every shot has a matrix of its own; and not for ideal cells and wires, where factors are as exact as
+        FP32 can be.
+        """
+        noisy = np.diff(self.offsets) > 0
+        if (self.chip.wire.ideal and not noisy.any()) or (self.drawn & noisy).any() or not worth_it(self.factors):
             return None
-        return Inverses(self.factors, self.offsets, self.row, self.col)
+        return Inverses(self.factors, self.offsets, self.row, self.col, self.deviation)
 
     @cached_property
     def _held(self) -> Held:

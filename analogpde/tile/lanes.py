@@ -84,6 +84,15 @@ def minus_product(typing: Any, value: Any, left: Any, right: Any) -> Any:
 
 
 @_operation
+def minus(typing: Any, left: Any, right: Any) -> Any:
+    """Return left − right."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fsub(*arguments)
+
+    return _lanes(_lanes, _lanes), generate
+
+
+@_operation
 def product(typing: Any, left: Any, right: Any) -> Any:
     """Return left · right."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -13,10 +13,10 @@ import numpy as np
 
 from analogpde.compiled import compiled
 from analogpde.tile.kernels import fill_read
-from analogpde.tile.lanes import LANES, larger, load, minus_product, product, reciprocal, store
+from analogpde.tile.lanes import LANES, larger, load, minus, minus_product, product, reciprocal, store
 
 LARGEST_MULTIPLIER = np.float32(100.0)  # of elimination without row exchanges: two of the seven digits of FP32
-_NEGLIGIBLE = np.float32(2.0**-20)  # of a tile's largest entry: what factors in FP32 make of a zero
+_NEGLIGIBLE = np.float32(2.0**-22)  # of the diagonal, which is one: what factors in FP32 make of a zero
 _LARGEST_POWER = 1000  # block exponents beyond 2^±1000 are cut: their inverse must be a number
 _ZERO = np.float32(0.0)
 _EXPONENT = 0x7FFFFFFFFFFFFFFF  # all bits of a double but its sign
@@ -68,18 +68,28 @@ def _settle(data, base, n, w, y, transposed):  # type: ignore[no-untyped-def]
 
 @compiled
 def _multiply_factors(data, base, n, w, band):  # type: ignore[no-untyped-def]
-    """Form L U of a group within its band: entry (i, j) is band[(2 w + 1) i + w + j − i]."""
+    """Form L U of a group within its band: entry (i, j) is band[(2 w + 1) i + w + j − i]; negated on the way."""
     high = 2 * w + 1
     band[: high * n] = _ZERO
     for t in range(n):
-        for i in range(min(w + 1, n - t)):
-            target = high * (t + i) + w - i
-            for c in range(min(w + 1, n - t)):
-                for lane in range(LANES):
-                    lower = np.float32(1.0) if i == 0 else data[base + 2 * w * t + i - 1, lane]
-                    upper = (np.float32(1.0) / data[base + 2 * w * n + t, lane] if c == 0
-                             else data[base + 2 * w * (t + c) + 2 * w - c, lane])
-                    band[target + c, lane] += lower * upper
+        last = min(w, n - 1 - t)
+        for c in range(last + 1):
+            if c == 0:
+                upper = reciprocal(load(data, base + 2 * w * n + t))
+            else:
+                upper = load(data, base + 2 * w * (t + c) + 2 * w - c)
+            place = high * t + w + c
+            store(band, place, minus(load(band, place), upper))
+            for i in range(1, last + 1):
+                place = high * (t + i) + w - i + c
+                store(band, place, minus_product(load(band, place), load(data, base + 2 * w * t + i - 1), upper))
+
+
+@compiled
+def _set_identity(band, n, w, lane, diagonal):  # type: ignore[no-untyped-def]
+    band[: (2 * w + 1) * n, lane] = _ZERO
+    for i in range(n):
+        band[(2 * w + 1) * i + w, lane] = diagonal
 
 
 @compiled
@@ -89,13 +99,14 @@ def list_cells(data, members, group_base, group_width, group_size, offsets, row,
 
     Entries of row i of group g are first[g, i] … first[g, i + 1] − 1: the value, the deviation of its read noise, its
     place in the band's row (see `_hold_row`), and which of the group's draws it takes, of which each lane has `stride`.
-    Lanes without a drawn tile hold the identity. Entries that find no room in `value` are only counted.
+    Lanes without a drawn tile hold the identity. Groups that find no room in `value` are only counted.
     """
-    most = 0
+    most = 1
     for g in range(group_base.size):
         most = max(most, (2 * group_width[g] + 1) * group_size[g])
-    band, cell = np.empty((most, LANES), np.float32), np.empty((most, LANES), np.int32)
-    count = 0
+    band, rest, largest = (np.empty((most, LANES), np.float32), np.empty((most, LANES), np.float32),
+                           np.empty((1, LANES), np.float32))
+    count, end = 0, np.empty(first.shape[1], np.int64)
     for g in range(group_base.size):
         n, w = group_size[g], group_width[g]
         high = 2 * w + 1
@@ -106,31 +117,78 @@ def list_cells(data, members, group_base, group_width, group_size, offsets, row,
         if not some:
             continue
         _multiply_factors(data, group_base[g], n, w, band)
-        cell[: high * n] = -1
+        end[:] = 0
+        for lane in range(LANES):
+            k = members[g, lane]
+            if k < 0 or not drawn[k]:
+                _set_identity(band, n, w, lane, np.float32(-1.0))
+        rest[: high * n] = band[: high * n]
+        for lane in range(LANES):  # count
+            k = members[g, lane]
+            if k >= 0 and drawn[k]:
+                for e in range(offsets[k], offsets[k + 1]):
+                    rest[high * row[e] + w + col[e] - row[e], lane] = _ZERO
+                    end[row[e]] += 1
+        high_most = load(rest, 0)
+        for p in range(high * n):
+            high_most = larger(high_most, load(rest, p))
+        store(largest, 0, high_most)
+        others = False
+        for lane in range(LANES):
+            others = others or abs(largest[0, lane]) > _NEGLIGIBLE
+        if others:
+            for i in range(n):
+                for p in range(high * i, high * i + high):
+                    for lane in range(LANES):
+                        if abs(rest[p, lane]) > _NEGLIGIBLE:
+                            end[i] += 1
+        for i in range(n):
+            first[g, i] = count
+            count += end[i]
+            end[i] = first[g, i]
+        first[g, n:] = count
+        if count > value.size:
+            continue
         for lane in range(LANES):
             k = members[g, lane]
             if k >= 0 and drawn[k]:
                 for e in range(offsets[k], offsets[k + 1]):
-                    cell[high * row[e] + w + col[e] - row[e], lane] = e - offsets[k]
-            else:
-                band[: high * n, lane] = _ZERO
-                for i in range(n):
-                    band[high * i + w, lane] = np.float32(1.0)
-        for i in range(n):
-            first[g, i] = count
-            for p in range(high):
-                for lane in range(LANES):
-                    here, which = band[high * i + p, lane], cell[high * i + p, lane]
-                    if which >= 0 or abs(here) > _NEGLIGIBLE:
-                        if count < value.size:
-                            value[count], place[count] = here, (p + w % 2) * LANES + lane
-                            spread[count], draw[count] = _ZERO, 0
-                            if which >= 0:
-                                spread[count] = deviation[offsets[members[g, lane]] + which]
-                                draw[count] = lane * stride + which
-                        count += 1
-        first[g, n:] = count
+                    i, p = row[e], w + col[e] - row[e]
+                    here = end[i]
+                    value[here], spread[here] = -band[high * i + p, lane], deviation[e]
+                    place[here], draw[here] = (p + w % 2) * LANES + lane, lane * stride + e - offsets[k]
+                    end[i] += 1
+        if others:
+            for i in range(n):
+                for p in range(high):
+                    for lane in range(LANES):
+                        if abs(rest[high * i + p, lane]) > _NEGLIGIBLE:
+                            here = end[i]
+                            value[here], spread[here] = -rest[high * i + p, lane], _ZERO
+                            place[here], draw[here] = (p + w % 2) * LANES + lane, 0
+                            end[i] += 1
     return count
+
+
+@compiled
+def sort_by_diagonals(offsets, row, col, deviation, new_row, new_col, variance):  # type: ignore[no-untyped-def]
+    """Sort each tile's cells by diagonals, where no row or column follows itself: sums then need not wait."""
+    longest = 0
+    for k in range(offsets.size - 1):
+        for e in range(offsets[k], offsets[k + 1]):
+            longest = max(longest, row[e], col[e])
+    end = np.empty(2 * longest + 3, np.int64)
+    for k in range(offsets.size - 1):
+        end[:] = 0
+        for e in range(offsets[k], offsets[k + 1]):
+            end[longest + col[e] - row[e] + 1] += 1
+        end[0] += offsets[k]
+        for d in range(end.size - 1):
+            end[d + 1] += end[d]
+        for e in range(offsets[k], offsets[k + 1]):
+            d = longest + col[e] - row[e]
+            new_row[end[d]], new_col[end[d]], variance[end[d]] = row[e], col[e], deviation[e] ** 2
+            end[d] += 1
 
 
 @compiled
@@ -183,11 +241,11 @@ def _eliminate(band, n, w, ends, value, spread, place, draw, draws):  # type: ig
             store(band, q, m1)
             store(band, q + 1, m2)
             largest = larger(larger(larger(larger(largest, l1), l2), m1), m2)
-            for c in range(2, w + 1):
+            for c in range(2, min(w, n - 1 - t) + 1):
                 above, below = load(band, u + c), load(band, v + c - 1)
                 store(band, p + c, minus_product(minus_product(load(band, p + c), l1, above), l2, below))
                 store(band, q + c, minus_product(minus_product(load(band, q + c), m1, above), m2, below))
-            below = load(band, v + w)
+            below = load(band, v + w)  # beyond the first one's
             store(band, p + w + 1, minus_product(load(band, p + w + 1), l2, below))
             store(band, q + w + 1, minus_product(load(band, q + w + 1), m2, below))
         p, q = here + i, here + high - 1 + i
@@ -197,7 +255,7 @@ def _eliminate(band, n, w, ends, value, spread, place, draw, draws):  # type: ig
             m1 = product(load(band, q), pivot)
             store(band, q, m1)
             largest = larger(largest, m1)
-            for c in range(1, w + 1):
+            for c in range(1, min(w, n - 1 - i) + 1):
                 store(band, q + c, minus_product(load(band, q + c), m1, load(band, p + c)))
             store(band, q + 1, reciprocal(load(band, q + 1)))
     return largest
@@ -301,14 +359,20 @@ def _convert_out(solution, lane, order, n, kept, codes, factor, scale, single, x
 
 
 @compiled
-def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes, kept, offsets, row, col, deviation,  # type: ignore[no-untyped-def]
+def _add_products(row, col, weight, x, y):  # type: ignore[no-untyped-def]
+    for e in range(row.size):
+        y[row[e]] += weight[e] * x[col[e]]
+
+
+@compiled
+def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes, kept, offsets, row, col, variances,  # type: ignore[no-untyped-def]
           drawn, first, value, spread, place, draw, stride, scale, sign, dac, adc, seed, word, tiles, event, x,
           transposed):
     """One shot of every tile, in place on x (K, n); return the number of shots solved with row exchanges.
 
     Tiles that are `drawn` hold what `list_cells` listed. Of the others with read noise x − Ĝ⁻¹ξ is taken, ξ_i normal of
-    variance Σ_j σ_ij² x_j²: row, col are places (not rows) of their cells. A transposed shot drives the columns and
-    reads the rows: the caller exchanges rows and cols, row and col.
+    variance Σ_j σ_ij² x_j²: row, col are places (not rows) of their cells, `variances` their σ². A transposed shot
+    drives the columns and reads the rows: the caller exchanges rows and cols, row and col.
     """
     n_max = rows.shape[1]
     longest = most = 0
@@ -347,8 +411,9 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                 k = members[g, lane]
                 if k >= 0 and not drawn[k] and offsets[k + 1] > offsets[k]:
                     variance[:n] = _ZERO
-                    for e in range(offsets[k], offsets[k + 1]):
-                        variance[row[e]] += (deviation[e] * solution[col[e], lane]) ** 2
+                    single[:n] = solution[:n, lane] ** 2
+                    _add_products(row[offsets[k]: offsets[k + 1]], col[offsets[k]: offsets[k + 1]],
+                                  variances[offsets[k]: offsets[k + 1]], single, variance)
                     fill_read(normal, words, sizes[k], seed, word, tiles[k], event)
                     for t in range(sizes[k]):
                         inside[t, lane] -= np.sqrt(variance[t]) * normal[t]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analogpde.chip import Chip
 from analogpde.compiled import compiled
-from analogpde.tile.noise import Purpose, normal, stream
+from analogpde.tile.noise import Purpose, read_normal, stream
 
 PULSE = "~pulse"  # behind the noise's name: a stream for each pulse of the loop
 STUCK = np.inf  # target of a cell that does not move
@@ -102,8 +102,8 @@ def write(
         distance, cell = target * chip.cell.window, np.arange(len(target))
         for pulse in range(w.limit):
             offsets = np.searchsorted(cell, ends)
-            draws = normal(offsets, seed=seed, word=stream(Purpose.PROGRAMMING, f"{name}{PULSE}{pulse}"), tiles=tiles,
-                           event=event)
+            word = stream(Purpose.PROGRAMMING, f"{name}{PULSE}{pulse}")
+            draws = read_normal(offsets, seed=seed, word=word, tiles=tiles, event=event)
             left = _pulse(distance, cell, w.step, w.spread or 0.0, tolerance, draws, count)
             distance, cell = distance[:left], cell[:left]
             if not left:

@@ -124,7 +124,7 @@ def test_local_solves_with_the_tiles_shift(tools):
     matrix = tools.upwind(9)
     local, rows, patches = setting(tools, matrix)
     right = sp.random(81, 11, density=0.15, random_state=3, format="csr")
-    solved = solves(local, patches, right, 0.3)
+    solved = solves(local, patches, right, shift=0.3)
     shifted = (matrix + 0.3 * sp.diags(matrix.diagonal())).tocsr()
     expected = reference(shifted, rows, patches, right.toarray())
     # regularised by 1e-12 of the diagonal, times κ ≤ 1e3 of these blocks
