@@ -161,7 +161,8 @@ def test_units_of_any_size(solve, gallery, matrix, right):
     exact = np.random.default_rng(2).standard_normal(182)
     done = solve(sp.csr_matrix(whole * matrix), (whole @ exact) * right, analog_chip="rram128")
     assert done.reason > 0
-    assert done.iterations <= 1.5 * solve(whole, whole @ exact, analog_chip="rram128").iterations
+    # powers of ten round the entries anew, by 2^-53: the same steps, unless the last is decided by that
+    assert done.iterations <= solve(whole, whole @ exact, analog_chip="rram128").iterations + 1
     # κ = 80 and rounding of A and b leave 1e-14
     assert np.linalg.norm(done.x * (matrix / right) - exact) <= 2.0**-23 * np.linalg.norm(exact)
 
