@@ -17,7 +17,7 @@ from analogpde.refine.status import Status
 # 0.16, which is what the coarse space leaves of it.
 SOFT = 0.25
 # The search ends at this residual, or after so many steps.
-SEARCH_RTOL, SEARCH_STEPS = 1e-6, 100
+SEARCH_RTOL, SEARCH_STEPS = 1e-6, 1000
 KNOWN = 0.01  # what may be left of a vector, squared, that others are said to span
 SINGULAR = 2.0**-46  # |vᵀAv| below this fraction of ‖A‖ is rounding: nothing is known of the error along v
 # The same where the search for v itself ended at a floor: rounding of b − A x, 2^-53 ‖A‖ ‖x‖ at most, may then leave an
@@ -39,7 +39,7 @@ class Found:
     @property
     def failed(self) -> bool:
         """Whether the search ended with nothing that could be called an answer."""
-        return self.end not in (Status.CONVERGED_RTOL, Status.DIVERGED_ITS)
+        return self.end is not Status.CONVERGED_RTOL
 
 
 class _Side:
