@@ -135,15 +135,14 @@ class InvBank:
                                  transposed)
         elif self.count:
             self.dense_solves += self._held.shoot(x, read, self.scale, self.sign, codes, key, transposed)
-        lines = Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
-        return lines + self.load
+        return Ledger(**vars(self._once[transposed]))
 
     def _through_lines(
         self, circuit: Lines, x: NDArray[np.float64], event: int, driven: NDArray[np.int32], read: NDArray[np.int32],
         transposed: bool,
     ) -> Ledger:
         """Let every tile settle once, with all that its lines do."""
-        ones, same = np.ones_like(x), np.ones(self.count)
+        ones, same = self._ones
 
         def settle(volts: NDArray[np.float64], which: NDArray[np.bool_], repeat: int) -> None:
             again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
@@ -156,13 +155,15 @@ class InvBank:
         repeats = shoot_lines(circuit, self.chip, x, settle,
                               Drawing(self.seed, self.name, self.tiles, self.sizes, event), scale=self.scale,
                               sign=self.sign, driven=driven, read=read, transposed=transposed)
-        shots = 1 + repeats
-        lines = Ledger(inv_shots=self.count, dac_conversions=int((shots * driven).sum()),
-                       adc_conversions=int((shots * read).sum())) + self.load
-        for repeat in range(1, int(shots.max())):
-            lines.add(self._load(shots > repeat))
-        lines.inv_shots = int(shots.sum())
-        lines.inv_repeats = int(repeats.sum())
+        lines = Ledger(**vars(self._once[transposed]))
+        again = int(repeats.sum())
+        if again:
+            lines.inv_repeats = again
+            lines.inv_shots += again
+            lines.dac_conversions += int(repeats @ driven)
+            lines.adc_conversions += int(repeats @ read)
+            for repeat in range(int(repeats.max())):
+                lines.add(self._load(repeats > repeat))
         return lines
 
     @cached_property
@@ -180,12 +181,26 @@ class InvBank:
     @cached_property
     def _held(self) -> Held:
         """What a shot with stored factors or drawn cells needs."""
-        return Held.of(self.factors, self.offsets, self.row, self.col, self.deviation, self.drawn)
+        return Held.of(self.factors, self.offsets, self.row, self.col, self.deviation, self.drawn,
+                       self.smallest)
+
+    @cached_property
+    def _ones(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scaling and sign of loops whose lines work in volts."""
+        return np.ones_like(self.scale), np.ones(self.count)
 
     @cached_property
     def load(self) -> Ledger:
         """What one application asks of amplifiers and time, whichever way it goes."""
         return self._load(np.ones(self.count, bool))
+
+    @cached_property
+    def _once(self) -> tuple[Ledger, Ledger]:
+        """The operations of an application in which no line clips, and of a transposed one."""
+        lines, read = int(self.sizes.sum()), int(self.kept.sum())
+        forth = Ledger(inv_shots=self.count, dac_conversions=lines, adc_conversions=read)
+        back = Ledger(inv_shots=self.count, dac_conversions=read, adc_conversions=lines)
+        return forth + self.load, back + self.load
 
     def _load(self, which: NDArray[np.bool_]) -> Ledger:
         """Return what one shot of some tiles asks of amplifiers and time."""
@@ -272,7 +287,7 @@ def program_bank(
                 matrix, noise = loop.blocks, noise * loop.passed
                 if loop.load.ndim == 3:
                     matrix = thinned(matrix, held.blocks)
-            trial = factorise(matrix)
+            trial = factorise(matrix, cells=held.blocks)
             fullest, loudest, heaviest = np.empty((3, len(pending)))
             silent = np.empty(len(pending), bool)
             _row_figures(part.offsets, part.row, held.blocks.value, noise, part.sizes, fullest, loudest, heaviest,
