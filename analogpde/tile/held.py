@@ -94,16 +94,16 @@ class Held:
     def shoot(
         self, x: NDArray[np.float64], read: NDArray[np.int32], scale: NDArray[np.float64], sign: NDArray[np.float64],
         codes: tuple[int, int], key: tuple[int, int, NDArray[np.int64], int], transposed: bool,
-        which: NDArray[np.bool_] | None = None,
+        bias: NDArray[np.float32], which: NDArray[np.bool_] | None = None,
     ) -> int:
         """Let tiles settle once, in place; see `InvBank.shoot`. Return how many were solved with row exchanges.
 
         Args:
             codes: of the converters. key: seed, stream word, tile ids and event of the read noise.
-            which: tiles, None for all.
+            bias: read noise of the bias cells, by row, shape (K, n); no rows without. which: tiles, None for all.
         """
         if which is not None and not which.all():
-            return self._of_tiles(which).shoot(x, read, scale, sign, codes, key, transposed)
+            return self._of_tiles(which).shoot(x, read, scale, sign, codes, key, transposed, bias)
         seed, word, tiles, event = key
         f = self.factors
         rows, cols, row, col = f.rows, f.cols, self.row, self.col
@@ -112,6 +112,6 @@ class Held:
         solved: int = shoot(
             f.data, f.members, f.base, f.width, f.size, rows, cols, f.sizes, read, self.offsets, row, col,
             self.variance, self.exact, self.near, self.first, self.value, self.spread, self.place, self.draw,
-            self.far_first, self.far_value, self.far_place, self.stride, scale, sign, *codes,
+            self.far_first, self.far_value, self.far_place, self.stride, bias, scale, sign, *codes,
             np.uint64(seed), np.uint64(word), tiles, np.uint64(event & 0xFFFFFFFF), x, transposed)
         return solved

@@ -19,14 +19,15 @@ from analogpde.compiled import compiled
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
+from analogpde.tile.cells import BIAS
 from analogpde.tile.dense import Inverses, worth_it
 from analogpde.tile.factors import Factors, Groups, factorise
-from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_value, stable
+from analogpde.tile.health import POWER_ITERATION_MARGIN, bias_sway, smallest_singular_value, stable
 from analogpde.tile.held import Held
 from analogpde.tile.lines import Drawing, Lines
 from analogpde.tile.lines import shoot as shoot_lines
 from analogpde.tile.loop import Spread, close, compensated, thinned
-from analogpde.tile.noise import Purpose, stream
+from analogpde.tile.noise import Purpose, read_normal, stream
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.settling import sampling, settling_time
 
@@ -35,9 +36,13 @@ from analogpde.tile.settling import sampling, settling_time
 # programmed again with a larger shift (thresholds measured against explicit draws, docs/circuit.md).
 FIRST_ORDER = 0.3
 LARGEST_DELTA = 1.0
+# A bias column makes a loop unstable where its noise η has 1ᵀĜ⁻¹η ≥ 1: so many deviations of that must fit below 1,
+# which leaves 3e-5 of the shots.
+LARGEST_SWAY = 4.0
 SINGULAR = 2.0**-24  # a unit diagonal and s_min below this: the inverse in FP32 has no correct digit
 ATTEMPTS = 8
 PATIENCE = 2  # programmings of a faulty tile with growing shift before its block goes to a spare one
+_NO_BIAS = np.empty((0, 0), np.float32)
 _CHUNK_ENTRIES = 1 << 22  # entries of full tiles worked on at a time; those in use are a tenth
 
 
@@ -63,6 +68,8 @@ class InvBank:
             approximation, relative.
         name: of the bank, which keys the noise.
         slowness: 1/λ_min(D⁻¹G) of each tile, from above, D the row conductances with the input's; shape (K,).
+        shared: standard deviation of the bias cells' read noise, which all entries of a row share, shape (K,); empty
+            without a bias column.
     """
 
     factors: Groups
@@ -89,6 +96,7 @@ class InvBank:
     wire_error: float = 0.0
     name: str = ""
     slowness: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    shared: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def count(self) -> int:
@@ -132,9 +140,10 @@ class InvBank:
         codes = self.chip.dac.codes, self.chip.adc.codes
         if self._inverses is not None:
             self._inverses.shoot(x, read, self.scale, self.sign, np.ones(self.count, bool), codes, key, self.sizes,
-                                 transposed)
+                                 transposed, self._bias_noise(event, ""))
         elif self.count:
-            self.dense_solves += self._held.shoot(x, read, self.scale, self.sign, codes, key, transposed)
+            self.dense_solves += self._held.shoot(x, read, self.scale, self.sign, codes, key, transposed,
+                                                  self._bias_noise(event, ""))
         return Ledger(**vars(self._once[transposed]))
 
     def _through_lines(
@@ -146,11 +155,14 @@ class InvBank:
 
         def settle(volts: NDArray[np.float64], which: NDArray[np.bool_], repeat: int) -> None:
             again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
+            bias = self._bias_noise(event, f"~{repeat}" if repeat else "")
             key = self.seed, again, self.tiles, event
             if self._inverses is not None:
-                self._inverses.shoot(volts, self.sizes, ones, same, which, (0, 0), key, self.sizes, transposed)
+                self._inverses.shoot(volts, self.sizes, ones, same, which, (0, 0), key, self.sizes, transposed,
+                                     bias)
             else:
-                self.dense_solves += self._held.shoot(volts, self.sizes, ones, same, (0, 0), key, transposed, which)
+                self.dense_solves += self._held.shoot(volts, self.sizes, ones, same, (0, 0), key, transposed, bias,
+                                                      which)
 
         repeats = shoot_lines(circuit, self.chip, x, settle,
                               Drawing(self.seed, self.name, self.tiles, self.sizes, event), scale=self.scale,
@@ -165,6 +177,17 @@ class InvBank:
             for repeat in range(int(repeats.max())):
                 lines.add(self._load(repeats > repeat))
         return lines
+
+    def _bias_noise(self, event: int, repeat: str) -> NDArray[np.float32]:
+        """Draw what the bias cells of each row read in this shot, shape (K, n); no rows without a bias column."""
+        if not self.shared.any():
+            return _NO_BIAS
+        ends = np.concatenate(([0], np.cumsum(self.sizes))).astype(np.int64)
+        out = np.zeros(self.scale.shape, np.float32)
+        out[np.arange(out.shape[1]) < self.sizes[:, None]] = read_normal(
+            ends, seed=self.seed, word=stream(Purpose.READ, self.name + repeat + BIAS), tiles=self.tiles, event=event)
+        out *= self.shared[:, None]
+        return out
 
     @cached_property
     def _inverses(self) -> Inverses | None:
@@ -266,6 +289,7 @@ def program_bank(
     factors: list[tuple[NDArray[np.int64], Factors]] = []
     deviation = np.zeros(len(scaled.value) if read else 0, np.float32)
     drawn = np.zeros(count, bool)
+    shared = np.zeros(count)
     final_shift, final_delta, final_smallest = np.zeros(count), np.zeros(count), np.zeros(count)
     settling, wire_error, circuits = np.zeros(count), 0.0, []
     closed = not (chip.ideal_loop and chip.ideal_lines and chip.amplifier.gain_bandwidth is None)
@@ -299,6 +323,8 @@ def program_bank(
                 loudest = np.sqrt(rows.reshape(-1, n).max(axis=1, initial=0.0))
             with np.errstate(divide="ignore", invalid="ignore"):  # 0 of a singular tile
                 delta = np.where(smallest > 0, 2.0 * loudest / smallest, np.inf)
+            if held.shared.any():
+                delta = np.maximum(delta, LARGEST_SWAY * bias_sway(trial, held.shared))
             good = trial.regular & (delta <= LARGEST_DELTA) & (smallest > SINGULAR)
             good &= stable(matrix, trial, loop, chip)  # ideal cells too: they make no circuit stable that is not
             if chip.faults.any:  # a line without a cell, which the finite gain alone would hold
@@ -306,6 +332,7 @@ def program_bank(
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
+            shared[done] = held.shared[good]
             # the conductance through which the input drives a row is as large as the diagonal
             slowness[done] = (1.0 + heaviest[good]) / smallest[good]
             final_shift[done], final_delta[done], final_smallest[done] = held.shift[good], delta[good], smallest[good]
@@ -365,4 +392,5 @@ def program_bank(
         scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
         shift=float(final_shift.mean()) if count else 0.0, delta=float(final_delta.max(initial=0.0)),
         smallest=float(final_smallest.min(initial=np.inf)), circuit=Lines.gather(circuits) if circuits else None,
-        slowness=slowness, settling=settling, wire_error=wire_error, name=name)
+        slowness=slowness, settling=settling, wire_error=wire_error, name=name,
+        shared=shared if shared.any() else np.zeros(0))

@@ -203,7 +203,7 @@ def _correct(band, n, w, ends, value, place, b, transposed, y, late):  # type: i
 
 
 @compiled
-def _solve_full(band, w, lane, size, far_ends, far_value, far_place, transposed, right, solution):  # type: ignore[no-untyped-def]
+def _solve_full(band, w, lane, size, far_ends, far_value, far_place, bias, k, order, transposed, right, solution):  # type: ignore[no-untyped-def]
     """Solve for one tile of the group that `_hold` wrote, with row exchanges; write to `solution`."""
     matrix, start = np.zeros((size, size)), np.empty(size)
     for i in range(size):
@@ -213,9 +213,32 @@ def _solve_full(band, w, lane, size, far_ends, far_value, far_place, transposed,
         for e in range(far_ends[i], far_ends[i + 1]):
             if far_place[e] % LANES == lane:
                 matrix[i, far_place[e] // LANES] = far_value[e]
+        if bias.shape[0] > 0:
+            matrix[i] -= bias[k, order[i]]
     start = np.linalg.solve(matrix.T.copy() if transposed else matrix, start)
     for i in range(size):
         solution[i, lane] = start[i]
+
+
+@compiled
+def _add_bias(bias, rows, cols, n, transposed, x, lane, b):  # type: ignore[no-untyped-def]
+    """Add to b what the bias cells' noise does to first order, η (1ᵀx), transposed 1 (ηᵀx)."""
+    total = _ZERO
+    for t in range(n):
+        total += bias[cols[t]] * x[t, lane] if transposed else x[t, lane]
+    for t in range(n):
+        b[t, lane] += total if transposed else bias[rows[t]] * total
+
+
+@compiled
+def _take_bias(bias, cols, n, transposed, x, lane, z):  # type: ignore[no-untyped-def]
+    """Go from A x = b to (A − η1ᵀ) x = b with z = A⁻¹η, transposed z = A⁻ᵀ1, by Sherman and Morrison."""
+    top, bottom = 0.0, 1.0
+    for t in range(n):
+        weight = np.float64(bias[cols[t]]) if transposed else 1.0
+        top, bottom = top + weight * x[t, lane], bottom - weight * z[t, lane]
+    for t in range(n):
+        x[t, lane] += np.float32(top / bottom) * z[t, lane]
 
 
 @compiled
@@ -279,13 +302,14 @@ def _add_products(row, col, weight, x, y):  # type: ignore[no-untyped-def]
 
 @compiled
 def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes, kept, offsets, row, col, variances,  # type: ignore[no-untyped-def]
-          drawn, near, first, value, spread, place, draw, far_first, far_value, far_place, stride, scale, sign, dac,
-          adc, seed, word, tiles, event, x, transposed):
+          drawn, near, first, value, spread, place, draw, far_first, far_value, far_place, stride, bias, scale, sign,
+          dac, adc, seed, word, tiles, event, x, transposed):
     """One shot of every tile, in place on x (K, n); return the number of shots solved with row exchanges.
 
     Tiles that are `drawn` hold what `analogpde.tile.listing.list_cells` listed. Of the others with read noise
     x − Ĝ⁻¹ξ is taken, ξ_i normal of variance Σ_j σ_ij² x_j²: row, col are places (not rows) of their cells, `variances`
-    their σ². A transposed shot drives the columns and reads the rows: the caller exchanges rows and cols, row and col.
+    their σ². With a bias column row i of each matrix is less by η_i, `bias` (no rows without): a rank of one. A
+    transposed shot drives the columns and reads the rows: the caller exchanges rows and cols, row and col.
     """
     n_max = rows.shape[1]
     longest = most = 0
@@ -299,6 +323,7 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
     draws, normal = np.zeros(LANES * stride, np.float32), np.empty(n_max + 8, np.float32)
     words = np.empty((4, max(stride, n_max) // 8 + 1), np.uint64)
     work, single, variance = np.empty(n_max + 1), np.empty(n_max + 1, np.float32), np.empty(n_max, np.float32)
+    quiet = np.empty((n_max if bias.shape[0] > 0 else 0, LANES), np.float32)
     power, late = np.ones(LANES), np.zeros(LANES, np.bool_)
     exchanged = 0
     for g in range(group_base.size):
@@ -330,6 +355,8 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                     fill_read(normal, words, sizes[k], seed, word, tiles[k], event)
                     for t in range(sizes[k]):
                         inside[t, lane] -= np.sqrt(variance[t]) * normal[t]
+                    if bias.shape[0] > 0:
+                        _add_bias(bias[k], rows[k], cols[k], sizes[k], transposed, solution, lane, inside)
             _settle(data, group_base[g], n, w, y, transposed)
             solution[:n] = inside
         if cells:
@@ -347,6 +374,20 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
             if far_first[g, n] > far_first[g, 0]:
                 late[:] = True
                 _correct(band, n, even, far_first[g, : n + 1], far_value, far_place, b, transposed, y, late)
+            if bias.shape[0] > 0:
+                quiet[:n] = y[even: even + n]
+                y[: 2 * even + n] = _ZERO
+                for lane in range(LANES):
+                    k = members[g, lane]
+                    if k >= 0 and drawn[k]:
+                        for t in range(sizes[k]):
+                            y[even + t, lane] = np.float32(1.0) if transposed else bias[k, rows[k, t]]
+                _solve_band(band, n, even, y, transposed)
+                for lane in range(LANES):
+                    k = members[g, lane]
+                    if k >= 0 and drawn[k]:
+                        _take_bias(bias[k], cols[k], sizes[k], transposed, quiet, lane, y[even: even + n])
+                y[even: even + n] = quiet[:n]
             for lane in range(LANES):
                 k = members[g, lane]
                 if k < 0 or not drawn[k]:
@@ -361,8 +402,8 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                         _hold(band, n, even, first[g], value, spread, place, draw, draws)
                         held = True
                     exchanged += 1
-                    _solve_full(band, even, lane, sizes[k], far_first[g], far_value, far_place, transposed, b,
-                                solution)
+                    _solve_full(band, even, lane, sizes[k], far_first[g], far_value, far_place, bias, k,
+                                cols[k] if transposed else rows[k], transposed, b, solution)
         for lane in range(LANES):
             k = members[g, lane]
             if k >= 0:
