@@ -119,10 +119,15 @@ class Inverses:
         owner = np.repeat(np.arange(count), np.diff(offsets))
         weight = np.zeros((count, n, n) if self._noisy.any() else (count, 0, 0), np.float32)
         weight[owner, factors.rows[owner, row], factors.cols[owner, col]] = deviation**2
-        # row j is what line j contributes
-        self._by_input = {True: (np.ascontiguousarray(inverse), weight), False: (
+        # by direction of the shot; row j is what line j contributes
+        self._by_input = {False: (
             np.ascontiguousarray(np.swapaxes(inverse, 1, 2)), np.ascontiguousarray(np.swapaxes(weight, 1, 2)))}
         self._orders = {False: factors.rows, True: factors.cols}
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes; a transposed shot doubles it."""
+        return sum(array.nbytes for arrays in self._by_input.values() for array in arrays)
 
     def shoot(
         self, x: NDArray[np.float64], read: NDArray[np.int32], scale: NDArray[np.float64], sign: NDArray[np.float64],
@@ -138,6 +143,9 @@ class Inverses:
         seed, word, tiles, event = key
         lines = np.concatenate(([0], np.cumsum(np.where(which & self._noisy, sizes, 0)))).astype(np.int64)
         draws = read_normal(lines, seed=seed, word=word, tiles=tiles, event=event)
+        if transposed not in self._by_input:
+            inverse, weight = (np.ascontiguousarray(np.swapaxes(array, 1, 2)) for array in self._by_input[False])
+            self._by_input[transposed] = inverse, weight
         inverse, weight = self._by_input[transposed]
         _shoot(inverse, weight, sizes, read, lines, draws, self._orders[transposed], bias, transposed, scale,
                sign, which, *codes, x)

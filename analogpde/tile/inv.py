@@ -110,9 +110,10 @@ class InvBank:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
+        """Memory held, in bytes; the first shot adds what it arranges for all."""
         held = self.factors.nbytes + sum(a.nbytes for a in (self.row, self.col, self.deviation, self.scale))
-        return held + (self.circuit.nbytes if self.circuit else 0)
+        arranged = (self.circuit, self.__dict__.get("_held"), self.__dict__.get("_inverses"))
+        return held + sum(part.nbytes for part in arranged if part is not None)
 
     @property
     def slowest(self) -> float:
