@@ -43,6 +43,8 @@ class Held:
         read: standard deviation from shot to shot. cells: cells that were written.
         common: conductance at the row nodes that cancels, leaks excepted, shape (K, n).
         written: what writing them took.
+        shared: standard deviation from shot to shot of each block's bias cells, which all entries of a row share, shape
+            (K,); zero for pairs.
     """
 
     intended: NDArray[np.float64]
@@ -51,6 +53,7 @@ class Held:
     cells: int
     common: NDArray[np.float64]
     written: Written
+    shared: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -373,6 +376,7 @@ def hold(
     written = _write(chip, blocks, place, on, trimmed, helped, fixed, at_bias if bias else None, seed=seed, name=name,
                      event=event)
     value: NDArray[np.float64] = intended.copy()
+    shared = np.zeros(blocks.count)
     if programming.any():
         draws = normal(blocks.offsets, seed=seed, word=stream(Purpose.PROGRAMMING, name), tiles=blocks.tiles,
                        event=event)
@@ -380,6 +384,7 @@ def hold(
     if bias:
         deviation = np.sqrt((cell.programming_deviation(at_bias) ** 2) @ (weight / cell.window) ** 2) * largest
         value -= bias_errors(deviation, blocks, seed=seed, name=name, event=event)
+        shared = (cell.read_noise or 0.0) * float(np.linalg.norm(weight / cell.window)) * largest
         cells += int(blocks.sizes.sum()) * len(weight)
     if chip.drift.any:
         change = aged(chip, place, on, weight, blocks, seed=seed, name=name, event=event) * largest[owner]
@@ -393,4 +398,4 @@ def hold(
         beside += np.where(negative, offset[owner] + 2.0 * intended, offset[owner])
     common = np.bincount(owner * blocks.size + blocks.row, beside, blocks.count * blocks.size)
     common = common.reshape(blocks.count, blocks.size) + offset[:, None]
-    return Held(intended, value, np.sqrt(read) * largest[owner], cells, common, written)
+    return Held(intended, value, np.sqrt(read) * largest[owner], cells, common, written, shared)

@@ -61,7 +61,8 @@ def _round(vector, codes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _shoot(inverse, weight, sizes, kept, line_offsets, line_draws, order, scale, sign, which, dac, adc, x):  # type: ignore[no-untyped-def]
+def _shoot(inverse, weight, sizes, kept, line_offsets, line_draws, order, bias, transposed, scale, sign, which,  # type: ignore[no-untyped-def]
+           dac, adc, x):
     """One shot of every tile of `which`, in place on x (K, n)."""
     n_max = x.shape[1]
     b, first = np.zeros(n_max, np.float32), np.zeros(n_max, np.float32)
@@ -88,6 +89,12 @@ def _shoot(inverse, weight, sizes, kept, line_offsets, line_draws, order, scale,
             for t in range(n):  # draws are those of the places, as with factors
                 i = order[k, t]
                 b[i] -= np.sqrt(variance[i]) * line_draws[begin + t]
+            if bias.shape[0] > 0:  # to first order too: Ĝ⁻¹ η 1ᵀ x, transposed Ĝ⁻ᵀ 1 ηᵀ x
+                total = np.float32(0.0)
+                for i in range(n):
+                    total += bias[k, i] * first[i] if transposed else first[i]
+                for i in range(n):
+                    b[i] += total if transposed else bias[k, i] * total
             _apply(inverse[k], n, b, first)
         _round(first[: kept[k]], adc)
         for i in range(kept[k]):
@@ -112,23 +119,33 @@ class Inverses:
         owner = np.repeat(np.arange(count), np.diff(offsets))
         weight = np.zeros((count, n, n) if self._noisy.any() else (count, 0, 0), np.float32)
         weight[owner, factors.rows[owner, row], factors.cols[owner, col]] = deviation**2
-        # row j is what line j contributes
-        self._by_input = {True: (np.ascontiguousarray(inverse), weight), False: (
+        # by direction of the shot; row j is what line j contributes
+        self._by_input = {False: (
             np.ascontiguousarray(np.swapaxes(inverse, 1, 2)), np.ascontiguousarray(np.swapaxes(weight, 1, 2)))}
         self._orders = {False: factors.rows, True: factors.cols}
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes; a transposed shot doubles it."""
+        return sum(array.nbytes for arrays in self._by_input.values() for array in arrays)
 
     def shoot(
         self, x: NDArray[np.float64], read: NDArray[np.int32], scale: NDArray[np.float64], sign: NDArray[np.float64],
         which: NDArray[np.bool_], codes: tuple[int, int], key: tuple[int, int, NDArray[np.int64], int],
-        sizes: NDArray[np.int32], transposed: bool,
+        sizes: NDArray[np.int32], transposed: bool, bias: NDArray[np.float32],
     ) -> None:
         """Let the tiles of `which` settle once, in place; see `InvBank.shoot`.
 
         Args:
             codes: of the converters. key: seed, stream word, tile ids and event of the read noise.
+            bias: read noise of the bias cells, by row, shape (K, n); no rows without.
         """
         seed, word, tiles, event = key
         lines = np.concatenate(([0], np.cumsum(np.where(which & self._noisy, sizes, 0)))).astype(np.int64)
         draws = read_normal(lines, seed=seed, word=word, tiles=tiles, event=event)
+        if transposed not in self._by_input:
+            inverse, weight = (np.ascontiguousarray(np.swapaxes(array, 1, 2)) for array in self._by_input[False])
+            self._by_input[transposed] = inverse, weight
         inverse, weight = self._by_input[transposed]
-        _shoot(inverse, weight, sizes, read, lines, draws, self._orders[transposed], scale, sign, which, *codes, x)
+        _shoot(inverse, weight, sizes, read, lines, draws, self._orders[transposed], bias, transposed, scale,
+               sign, which, *codes, x)

@@ -276,3 +276,15 @@ def find_places(offsets, index, sizes, order, places):  # type: ignore[no-untype
             at[order[k, t]] = t
         for e in range(offsets[k], offsets[k + 1]):
             places[e] = at[index[e]]
+
+
+@compiled
+def find_widths(offsets, row, col, sizes, order, width):  # type: ignore[no-untyped-def]
+    """Find the half bandwidth of each block in a given order."""
+    at = np.empty(order.shape[1], np.int64)
+    for k in range(sizes.size):
+        for t in range(sizes[k]):
+            at[order[k, t]] = t
+        width[k] = 0
+        for e in range(offsets[k], offsets[k + 1]):
+            width[k] = max(width[k], abs(at[row[e]] - at[col[e]]))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from analogpde.tile.blocks import Blocks
-from analogpde.tile.elimination import band_order, eliminate, eliminate_pivoting, find_places, repack
+from analogpde.tile.elimination import band_order, eliminate, eliminate_pivoting, find_places, find_widths, repack
 from analogpde.tile.kernels import solve_groups
 from analogpde.tile.lanes import LANES
 
@@ -180,16 +180,21 @@ class Factors:
         return out
 
 
-def factorise(blocks: Blocks, dtype: DTypeLike = np.float32) -> Factors:
+def factorise(blocks: Blocks, dtype: DTypeLike = np.float32, cells: Blocks | None = None) -> Factors:
     """Factorise a batch of blocks, in FP64, and keep the factors in `dtype`.
 
     Args:
         blocks: their entries must be sorted by row.
         dtype: float32 for what emulates a tile, float64 for exact local solves.
+        cells: blocks whose pattern the rows are ordered by; None: these. What wires add to it leaves the band of the
+            cells alone.
     """
     count, n = blocks.count, blocks.size
     order, width = np.zeros((count, n), np.int16), np.zeros(count, np.int64)
-    band_order(blocks.offsets, blocks.row, blocks.col, blocks.sizes, order, width)
+    pattern = blocks if cells is None else cells
+    band_order(pattern.offsets, pattern.row, pattern.col, pattern.sizes, order, width)
+    if len(pattern.value) != len(blocks.value):
+        find_widths(blocks.offsets, blocks.row, blocks.col, blocks.sizes, order, width)
     members, base, widths, heights, data = _layout(width, blocks.sizes, dtype)
     growth, smallest = np.zeros(count), np.zeros(count)
     eliminate(blocks.offsets, blocks.row, blocks.col, blocks.value, blocks.sizes, order, members, base, widths, heights,

@@ -72,6 +72,20 @@ def smallest_singular_value(factors: Factors) -> NDArray[np.float64]:
     return np.where(factors.regular & np.isfinite(norm), estimate, 0.0)
 
 
+def bias_sway(factors: Factors, shared: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the standard deviation of 1ᵀĜ⁻¹η, η the read noise of a bias column, shape (K,).
+
+    What the rows of a tile share of it makes the loop Ĝ − η1ᵀ, unstable where 1ᵀĜ⁻¹η reaches 1.
+
+    Args:
+        factors: of the programmed tiles. shared: standard deviation of η, shape (K,).
+    """
+    n = factors.rows.shape[1]
+    ones = (np.arange(n) < factors.sizes[:, None]).astype(factors.data.dtype)
+    factors.groups.solve(ones, transposed=True)
+    return np.asarray(shared * np.linalg.norm(ones.astype(np.float64), axis=1))
+
+
 def _symmetric_part_definite(held: Blocks) -> NDArray[np.bool_]:
     """Tell which blocks have a positive definite symmetric part, by elimination, shape (K,)."""
     offsets = np.concatenate(([0], np.cumsum(2 * np.diff(held.offsets)))).astype(np.int64)

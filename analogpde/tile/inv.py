@@ -19,14 +19,15 @@ from analogpde.compiled import compiled
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
+from analogpde.tile.cells import BIAS
 from analogpde.tile.dense import Inverses, worth_it
 from analogpde.tile.factors import Factors, Groups, factorise
-from analogpde.tile.health import POWER_ITERATION_MARGIN, smallest_singular_value, stable
+from analogpde.tile.health import POWER_ITERATION_MARGIN, bias_sway, smallest_singular_value, stable
 from analogpde.tile.held import Held
 from analogpde.tile.lines import Drawing, Lines
 from analogpde.tile.lines import shoot as shoot_lines
 from analogpde.tile.loop import Spread, close, compensated, thinned
-from analogpde.tile.noise import Purpose, stream
+from analogpde.tile.noise import Purpose, read_normal, stream
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.settling import sampling, settling_time
 
@@ -35,9 +36,13 @@ from analogpde.tile.settling import sampling, settling_time
 # programmed again with a larger shift (thresholds measured against explicit draws, docs/circuit.md).
 FIRST_ORDER = 0.3
 LARGEST_DELTA = 1.0
+# A bias column makes a loop unstable where its noise η has 1ᵀĜ⁻¹η ≥ 1: so many deviations of that must fit below 1,
+# which leaves 3e-5 of the shots.
+LARGEST_SWAY = 4.0
 SINGULAR = 2.0**-24  # a unit diagonal and s_min below this: the inverse in FP32 has no correct digit
 ATTEMPTS = 8
 PATIENCE = 2  # programmings of a faulty tile with growing shift before its block goes to a spare one
+_NO_BIAS = np.empty((0, 0), np.float32)
 _CHUNK_ENTRIES = 1 << 22  # entries of full tiles worked on at a time; those in use are a tenth
 
 
@@ -63,6 +68,8 @@ class InvBank:
             approximation, relative.
         name: of the bank, which keys the noise.
         slowness: 1/λ_min(D⁻¹G) of each tile, from above, D the row conductances with the input's; shape (K,).
+        shared: standard deviation of the bias cells' read noise, which all entries of a row share, shape (K,); empty
+            without a bias column.
     """
 
     factors: Groups
@@ -89,6 +96,7 @@ class InvBank:
     wire_error: float = 0.0
     name: str = ""
     slowness: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    shared: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def count(self) -> int:
@@ -102,9 +110,10 @@ class InvBank:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
+        """Memory held, in bytes; the first shot adds what it arranges for all."""
         held = self.factors.nbytes + sum(a.nbytes for a in (self.row, self.col, self.deviation, self.scale))
-        return held + (self.circuit.nbytes if self.circuit else 0)
+        arranged = (self.circuit, self.__dict__.get("_held"), self.__dict__.get("_inverses"))
+        return held + sum(part.nbytes for part in arranged if part is not None)
 
     @property
     def slowest(self) -> float:
@@ -132,38 +141,54 @@ class InvBank:
         codes = self.chip.dac.codes, self.chip.adc.codes
         if self._inverses is not None:
             self._inverses.shoot(x, read, self.scale, self.sign, np.ones(self.count, bool), codes, key, self.sizes,
-                                 transposed)
+                                 transposed, self._bias_noise(event, ""))
         elif self.count:
-            self.dense_solves += self._held.shoot(x, read, self.scale, self.sign, codes, key, transposed)
-        lines = Ledger(inv_shots=self.count, dac_conversions=int(driven.sum()), adc_conversions=int(read.sum()))
-        return lines + self.load
+            self.dense_solves += self._held.shoot(x, read, self.scale, self.sign, codes, key, transposed,
+                                                  self._bias_noise(event, ""))
+        return Ledger(**vars(self._once[transposed]))
 
     def _through_lines(
         self, circuit: Lines, x: NDArray[np.float64], event: int, driven: NDArray[np.int32], read: NDArray[np.int32],
         transposed: bool,
     ) -> Ledger:
         """Let every tile settle once, with all that its lines do."""
-        ones, same = np.ones_like(x), np.ones(self.count)
+        ones, same = self._ones
 
         def settle(volts: NDArray[np.float64], which: NDArray[np.bool_], repeat: int) -> None:
             again = stream(Purpose.READ, f"{self.name}~{repeat}") if repeat else self.word
+            bias = self._bias_noise(event, f"~{repeat}" if repeat else "")
             key = self.seed, again, self.tiles, event
             if self._inverses is not None:
-                self._inverses.shoot(volts, self.sizes, ones, same, which, (0, 0), key, self.sizes, transposed)
+                self._inverses.shoot(volts, self.sizes, ones, same, which, (0, 0), key, self.sizes, transposed,
+                                     bias)
             else:
-                self.dense_solves += self._held.shoot(volts, self.sizes, ones, same, (0, 0), key, transposed, which)
+                self.dense_solves += self._held.shoot(volts, self.sizes, ones, same, (0, 0), key, transposed, bias,
+                                                      which)
 
         repeats = shoot_lines(circuit, self.chip, x, settle,
                               Drawing(self.seed, self.name, self.tiles, self.sizes, event), scale=self.scale,
                               sign=self.sign, driven=driven, read=read, transposed=transposed)
-        shots = 1 + repeats
-        lines = Ledger(inv_shots=self.count, dac_conversions=int((shots * driven).sum()),
-                       adc_conversions=int((shots * read).sum())) + self.load
-        for repeat in range(1, int(shots.max())):
-            lines.add(self._load(shots > repeat))
-        lines.inv_shots = int(shots.sum())
-        lines.inv_repeats = int(repeats.sum())
+        lines = Ledger(**vars(self._once[transposed]))
+        again = int(repeats.sum())
+        if again:
+            lines.inv_repeats = again
+            lines.inv_shots += again
+            lines.dac_conversions += int(repeats @ driven)
+            lines.adc_conversions += int(repeats @ read)
+            for repeat in range(int(repeats.max())):
+                lines.add(self._load(repeats > repeat))
         return lines
+
+    def _bias_noise(self, event: int, repeat: str) -> NDArray[np.float32]:
+        """Draw what the bias cells of each row read in this shot, shape (K, n); no rows without a bias column."""
+        if not self.shared.any():
+            return _NO_BIAS
+        ends = np.concatenate(([0], np.cumsum(self.sizes))).astype(np.int64)
+        out = np.zeros(self.scale.shape, np.float32)
+        out[np.arange(out.shape[1]) < self.sizes[:, None]] = read_normal(
+            ends, seed=self.seed, word=stream(Purpose.READ, self.name + repeat + BIAS), tiles=self.tiles, event=event)
+        out *= self.shared[:, None]
+        return out
 
     @cached_property
     def _inverses(self) -> Inverses | None:
@@ -180,12 +205,26 @@ class InvBank:
     @cached_property
     def _held(self) -> Held:
         """What a shot with stored factors or drawn cells needs."""
-        return Held.of(self.factors, self.offsets, self.row, self.col, self.deviation, self.drawn)
+        return Held.of(self.factors, self.offsets, self.row, self.col, self.deviation, self.drawn,
+                       self.smallest)
+
+    @cached_property
+    def _ones(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scaling and sign of loops whose lines work in volts."""
+        return np.ones_like(self.scale), np.ones(self.count)
 
     @cached_property
     def load(self) -> Ledger:
         """What one application asks of amplifiers and time, whichever way it goes."""
         return self._load(np.ones(self.count, bool))
+
+    @cached_property
+    def _once(self) -> tuple[Ledger, Ledger]:
+        """The operations of an application in which no line clips, and of a transposed one."""
+        lines, read = int(self.sizes.sum()), int(self.kept.sum())
+        forth = Ledger(inv_shots=self.count, dac_conversions=lines, adc_conversions=read)
+        back = Ledger(inv_shots=self.count, dac_conversions=read, adc_conversions=lines)
+        return forth + self.load, back + self.load
 
     def _load(self, which: NDArray[np.bool_]) -> Ledger:
         """Return what one shot of some tiles asks of amplifiers and time."""
@@ -251,6 +290,7 @@ def program_bank(
     factors: list[tuple[NDArray[np.int64], Factors]] = []
     deviation = np.zeros(len(scaled.value) if read else 0, np.float32)
     drawn = np.zeros(count, bool)
+    shared = np.zeros(count)
     final_shift, final_delta, final_smallest = np.zeros(count), np.zeros(count), np.zeros(count)
     settling, wire_error, circuits = np.zeros(count), 0.0, []
     closed = not (chip.ideal_loop and chip.ideal_lines and chip.amplifier.gain_bandwidth is None)
@@ -272,7 +312,7 @@ def program_bank(
                 matrix, noise = loop.blocks, noise * loop.passed
                 if loop.load.ndim == 3:
                     matrix = thinned(matrix, held.blocks)
-            trial = factorise(matrix)
+            trial = factorise(matrix, cells=held.blocks)
             fullest, loudest, heaviest = np.empty((3, len(pending)))
             silent = np.empty(len(pending), bool)
             _row_figures(part.offsets, part.row, held.blocks.value, noise, part.sizes, fullest, loudest, heaviest,
@@ -284,6 +324,8 @@ def program_bank(
                 loudest = np.sqrt(rows.reshape(-1, n).max(axis=1, initial=0.0))
             with np.errstate(divide="ignore", invalid="ignore"):  # 0 of a singular tile
                 delta = np.where(smallest > 0, 2.0 * loudest / smallest, np.inf)
+            if held.shared.any():
+                delta = np.maximum(delta, LARGEST_SWAY * bias_sway(trial, held.shared))
             good = trial.regular & (delta <= LARGEST_DELTA) & (smallest > SINGULAR)
             good &= stable(matrix, trial, loop, chip)  # ideal cells too: they make no circuit stable that is not
             if chip.faults.any:  # a line without a cell, which the finite gain alone would hold
@@ -291,6 +333,7 @@ def program_bank(
             done = pending[good]
             factors.append((done, trial.select(good)))
             drawn[done] = delta[good] > FIRST_ORDER
+            shared[done] = held.shared[good]
             # the conductance through which the input drives a row is as large as the diagonal
             slowness[done] = (1.0 + heaviest[good]) / smallest[good]
             final_shift[done], final_delta[done], final_smallest[done] = held.shift[good], delta[good], smallest[good]
@@ -350,4 +393,5 @@ def program_bank(
         scaled.tiles, chip, seed, stream(Purpose.READ, name), ledger,
         shift=float(final_shift.mean()) if count else 0.0, delta=float(final_delta.max(initial=0.0)),
         smallest=float(final_smallest.min(initial=np.inf)), circuit=Lines.gather(circuits) if circuits else None,
-        slowness=slowness, settling=settling, wire_error=wire_error, name=name)
+        slowness=slowness, settling=settling, wire_error=wire_error, name=name,
+        shared=shared if shared.any() else np.zeros(0))

@@ -8,7 +8,7 @@ and ADCs clip, add offset and noise, and round. What clipped is repeated with ha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,14 @@ from analogpde.chip import Chip
 from analogpde.chip.converter import Converter
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.factors import Factors
+from analogpde.tile.line_kernels import drive, over_swing, read_back
 from analogpde.tile.loop import Loop, Spread
 from analogpde.tile.noise import Purpose, normal, stream
 from analogpde.tile.saturation import saturate
 
 Array = NDArray[np.float64]
 LARGEST_OUTPUT = 1.0  # V, that a full-scale input may drive where neither a swing nor an ADC's range says so
+_NONE, _NO_SAMPLING = np.empty((0, 0)), np.empty((0, 0, 0), np.float32)
 # settle(right-hand sides, which tiles, what keys the noise): the answers, in place
 Settle = Callable[[Array, NDArray[np.bool_], int], None]
 
@@ -115,13 +117,13 @@ class Drawing:
     sizes: NDArray[np.int32]
     event: int
 
-    def noise(self, deviation: float | None, what: str, n: int) -> Array | float:
+    def noise(self, deviation: float | None, what: str, n: int) -> Array:
         """Draw one number a line in use, shape (K, n)."""
+        out = np.zeros((len(self.sizes), n))
         if not deviation:
-            return 0.0
+            return out
         sizes = np.minimum(self.sizes, n).astype(np.int64)
         offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
-        out = np.zeros((len(sizes), n))
         out[np.arange(n) < sizes[:, None]] = deviation * normal(
             offsets, seed=self.seed, word=stream(Purpose.READ, self.name + what), tiles=self.tiles, event=self.event)
         return out
@@ -150,53 +152,29 @@ def shoot(
         Of each tile how many times the shot was repeated, shape (K,).
     """
     count, n = x.shape
-    index = np.arange(n)
-    drives, reads = index < driven[:, None], index < read[:, None]
-    right = np.where(drives, x * scale, 0.0)
-    largest = np.abs(right).max(axis=1, initial=0.0)
-    finite = np.isfinite(largest) & ~np.isnan(right).any(axis=1)
-    answer = np.where(finite[:, None], 0.0, np.nan) * np.ones(n)
-    pending = finite & (largest > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # tiles that are not pending
-        share = right / largest[:, None]
-    part = np.ones(count)
-    repeats = np.zeros(count, np.int64)
+    volts = np.empty((count, n))
+    largest, part, repeats = np.empty(count), np.empty(count), np.zeros(count, np.int64)
+    pending, over = np.empty(count, bool), np.zeros(count, bool)
+    sampling = _NO_SAMPLING if lines.sampling is None else lines.sampling
+    swing = chip.amplifier.swing
+
+    def noise(deviation: float | None, what: str) -> Array:
+        return drawing.noise(deviation, f"~{repeat}{what}", n) if deviation else _NONE
+
     for repeat in range(chip.bound_repeats + 1):
-        if not pending.any():
+        if not drive(x, scale, driven, read, chip.dac.codes, lines.dac, noise(chip.dac.noise, "~dac"),
+                     lines.full_scale, lines.offset, sampling, transposed, repeat, largest, part, pending, volts):
             break
-        key = replace(drawing, name=f"{drawing.name}~{repeat}")
-        volts = code(chip.dac, np.where(pending[:, None], share, 0.0) * part[:, None])
-        volts = np.where(drives, volts + lines.dac + key.noise(chip.dac.noise, "~dac", n), 0.0)
-        volts = volts * lines.full_scale[:, None] + lines.offset
-        if lines.sampling is not None and transposed:
-            volts = np.einsum("kij,ki->kj", lines.sampling, volts)
         settle(volts, pending, repeat)
-        clipped = np.zeros(count, bool)
-        if lines.matrices is not None and lines.load is not None and chip.amplifier.swing is not None:
-            over = pending & (np.abs(volts) > chip.amplifier.swing).any(axis=1)
+        if swing is not None and lines.matrices is not None and lines.load is not None and over_swing(
+                volts, swing, pending, over):
             which = np.flatnonzero(over)
-            if len(which):
-                matrices = lines.matrices.select(which).dense()
-                if transposed:
-                    matrices = np.swapaxes(matrices, 1, 2)
-                volts[which], _ = saturate(matrices, lines.load[which], volts[which], chip.amplifier.swing)
-                clipped |= over
-        if lines.sampling is not None and not transposed:
-            volts = np.einsum("kij,kj->ki", lines.sampling, volts)
-        reach = np.where(reads, np.abs(volts), 0.0).max(axis=1) if chip.adc.range is None else np.full(
-            count, chip.adc.range)
-        reach = np.where(reach > 0, reach, 1.0)[:, None]
-        seen = volts / reach + lines.adc + key.noise(chip.adc.noise, "~adc", n)
-        if chip.adc.range is not None:
-            clipped |= pending & (reads & (np.abs(seen) > 1.0)).any(axis=1)
-            seen = np.clip(seen, -1.0, 1.0)
-        seen = code(chip.adc, seen) * reach
-        with np.errstate(over="ignore"):
-            back = seen / (lines.full_scale * part)[:, None] * largest[:, None]
-        answer[pending] = back[pending]
-        pending &= clipped
-        if repeat < chip.bound_repeats:
-            repeats += pending
-            part = np.where(pending, 0.5 * part, part)
-    x[reads] = (answer * scale * sign[:, None])[reads]
+            matrices = lines.matrices.select(which).dense()
+            if transposed:
+                matrices = np.swapaxes(matrices, 1, 2)
+            volts[which], _ = saturate(matrices, lines.load[which], volts[which], swing)
+        if not read_back(volts, scale, sign, read, chip.adc.codes, chip.adc.range or 0.0, lines.adc,
+                         noise(chip.adc.noise, "~adc"), lines.full_scale, sampling, transposed,
+                         repeat == chip.bound_repeats, over, largest, part, pending, repeats, x):
+            break
     return repeats

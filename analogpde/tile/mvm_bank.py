@@ -8,7 +8,7 @@ Lines that no cell is on are neither driven nor read, and do not take room on an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -111,6 +111,8 @@ class MvmBank:
         programmed: what programming cost.
         circuit: what the lines do besides rounding; None if nothing.
         wire_error: largest error to be expected of the wires' approximation, relative.
+        shared: standard deviation of the bias cells' read noise, which all entries of a row share, shape (P,); empty
+            without a bias column.
     """
 
     block: NDArray[np.int64]
@@ -130,6 +132,7 @@ class MvmBank:
     programmed: Ledger
     circuit: OpenLines | None = None
     wire_error: float = 0.0
+    shared: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def count(self) -> int:
@@ -170,13 +173,19 @@ class MvmBank:
         codes: tuple[int, int], word: int, event: int, factor: float, x: NDArray[np.float64], y: NDArray[np.float64],
     ) -> None:
         """Let the kernel do one shot with these lines, rows and columns of the cells, and converters."""
-        draws = np.empty(0)
-        if self.deviation.size:
+        draws, bias = np.empty(0), np.empty(0)
+        if self.shared.any():  # of each array the lines read first, then the bias cells
+            counts, rows_of = np.diff(lines[1]), np.diff(self.row_offsets)
+            ends = np.concatenate(([0], np.cumsum(counts + rows_of))).astype(np.int64)
+            numbers = normal(ends, seed=self.seed, word=word, tiles=self.tiles, event=event)
+            first = np.arange(ends[-1]) - np.repeat(ends[:-1], np.diff(ends)) < np.repeat(counts, np.diff(ends))
+            draws, bias = numbers[first], numbers[~first] * np.repeat(self.shared, rows_of)
+        elif self.deviation.size:
             draws = normal(lines[1], seed=self.seed, word=word, tiles=self.tiles, event=event)
         block, row_offsets, rows, col_offsets, cols = lines
         crowded = self._crowded_rows if cells[0] is self.col else self._crowded_columns
         multiply(block, row_offsets, rows, col_offsets, cols, self.offsets, *cells, self.value, self.deviation,
-                 *crowded, draws, *codes, factor, x, y)
+                 *crowded, draws, bias, cells[0] is self.col, *codes, factor, x, y)
 
     @cached_property
     def _crowded_columns(self) -> Crowded:
@@ -278,13 +287,14 @@ def _hold(
     chip: Chip, arrays: Blocks, aimed: NDArray[np.float64], largest: NDArray[np.float64],
     level: NDArray[np.int64] | None, unit: NDArray[np.float64], base: int, slices: int, seed: int, name: str,
     event: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Ledger]:
-    """Return what arrays hold, its deviation from shot to shot, what was aimed at, and what that cost.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Ledger]:
+    """Return what arrays hold, its deviation from shot to shot, that of bias cells, what was aimed at, and the cost.
 
     An array that a probe finds dead is programmed on a spare one.
     """
     pending = np.full(arrays.count, True)
     held, read, intended, spent = np.zeros(len(aimed)), np.zeros(len(aimed)), aimed.copy(), Ledger()
+    shared = np.zeros(arrays.count)
     for number in range(1 + chip.faults.spares):
         spare = np.full(arrays.count, number)
         there = hold(chip, arrays, aimed, largest, level=level, trim=None if level is None else np.zeros_like(level),
@@ -293,6 +303,7 @@ def _hold(
         good = pending & ~dead_rows(chip, arrays, slices=0, seed=seed, name=name, spare=spare).any(axis=1)
         mine = good[arrays.owner]
         held[mine], read[mine], intended[mine] = there.value[mine], there.read[mine], there.intended[mine]
+        shared[good] = there.shared[good]
         tried = int(pending.sum())
         cells, pulses, turns = (amount * tried // max(1, arrays.count)
                                 for amount in (there.cells, there.written.pulses, there.written.in_turn))
@@ -300,7 +311,7 @@ def _hold(
                          tiles_replaced=tried if number else 0, write_pulses=pulses, pulses_in_turn=turns))
         pending &= ~good
         if not pending.any():
-            return held, read, intended, spent
+            return held, read, shared, intended, spent
     raise ProgrammingFailed(
         f"array {int(arrays.tiles[np.argmax(pending)])}: {int(pending.sum())} array(s) are dead, and so are "
         f"{chip.faults.spares} spare ones in the place of each. A chip with fewer dead tiles and lines, or more "
@@ -355,6 +366,7 @@ def program_mvm(
         value[given] = sparse
     largest = np.zeros(number)
     np.maximum.at(largest, array, np.abs(value))
+    shared = np.zeros(number)
     simple = chip.cell.plain and not chip.faults.any and not chip.drift.any
     slices *= chip.cell.slices
     bits = chip.cell.bits
@@ -407,7 +419,7 @@ def program_mvm(
         lines_in_use = Blocks(tall, offsets, (row_index - row_offsets[array]).astype(np.int32),
                               (col_index - col_offsets[array]).astype(np.int32), value, keys,
                               int(max(tall.max(initial=0), np.diff(col_offsets).max(initial=0))))
-        held, deviation, aimed, spent = _hold(
+        held, deviation, shared, aimed, spent = _hold(
             chip, lines_in_use, aimed, largest, level, units, base, slices, seed, name, event)
     row_index, col_index = row_index - row_offsets[array], col_index - col_offsets[array]
     noise, circuit, wire_error = deviation, None, 0.0
@@ -428,7 +440,7 @@ def program_mvm(
         ids // ARRAYS, row_offsets, rows.astype(np.int32), col_offsets, cols.astype(np.int32), offsets,
         row_index.astype(np.int32), col_index.astype(np.int32),
         held.astype(np.float32), np.zeros(0, np.float32) if chip.quiet else noise.astype(np.float32), keys, chip,
-        seed, stream(Purpose.MULTIPLY, name), spent, circuit, wire_error)
+        seed, stream(Purpose.MULTIPLY, name), spent, circuit, wire_error, shared if shared.any() else np.zeros(0))
     if circuit is not None and chip.adc.calibrated is not None:
         bank = _calibrated(bank, circuit)
     if given is not None:

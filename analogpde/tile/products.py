@@ -46,7 +46,7 @@ def _add_full(value, m, n, volts, current):  # type: ignore[no-untyped-def]
 
 @compiled
 def multiply(block, row_offsets, rows, col_offsets, cols, offsets, row, col, value, deviation, starts, full,  # type: ignore[no-untyped-def]
-             full_variance, draws, dac, adc, factor, x, y):
+             full_variance, draws, bias, transposed, dac, adc, factor, x, y):
     """One shot of every open-loop array: y[block] += factor · A x[block]; of A the caller gives rows and columns.
 
     The cells' noise is one draw a line read, of variance Σ_j σ_ij² x_j²: exact, since a product is linear in them.
@@ -56,6 +56,8 @@ def multiply(block, row_offsets, rows, col_offsets, cols, offsets, row, col, val
         starts: where a crowded array begins in `full` and `full_variance`, which hold an entry and the square of its
             deviation for every crossing, by driven line; −1 for an array of few entries.
         draws: standard normal numbers, one a line read, if there is noise.
+        bias: read noise of the bias cells η, one a row of each array, if there are any: A − η1ᵀ is read. transposed:
+            whether rows are driven.
         dac, adc: codes of the converters.
         factor, x, y: see above.
     """
@@ -98,6 +100,12 @@ def multiply(block, row_offsets, rows, col_offsets, cols, offsets, row, col, val
                     variance[row[e]] += (deviation[e] * volts[col[e]]) ** 2
             for i in range(m):
                 current[i] += np.sqrt(variance[i]) * draws[r + i]
+        if bias.size > 0:
+            total = 0.0
+            for j in range(n):
+                total += bias[c + j] * volts[j] if transposed else volts[j]
+            for i in range(m):
+                current[i] -= total if transposed else bias[r + i] * total
         _round(current[:m], adc)
         for i in range(m):
             y[k, rows[r + i]] += factor * power * current[i]

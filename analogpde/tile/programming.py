@@ -48,6 +48,7 @@ class Conductances:
         common: conductance at each row node that no entry shows, because it cancels: leaks, the lowest level of a
             pair, a bias column; shape (K, n).
         written: what writing the cells took.
+        shared: deviation of the bias cells from shot to shot, shape (K,).
     """
 
     blocks: Blocks
@@ -61,6 +62,7 @@ class Conductances:
     cells: int
     common: NDArray[np.float64]
     written: Written
+    shared: NDArray[np.float64]
 
 
 @compiled
@@ -365,7 +367,7 @@ def program(
                             np.searchsorted(on, scaled.offsets), scaled.tiles, seed=seed, name=name, event=event)
         _add_errors(scaled.offsets, variance, largest, deviation, read, intended, noisy)
         held = Held(intended, noisy if deviation else intended, variance, cells,
-                    np.zeros((scaled.count, scaled.size)), written)
+                    np.zeros((scaled.count, scaled.size)), written, np.zeros(scaled.count))
     else:
         held = hold(chip, scaled, intended, largest, level=level, trim=trim,
                     unit=None if bits is None else unit, base=base, slices=slices, seed=seed, name=name,
@@ -377,7 +379,7 @@ def program(
         leak = chip.cell.off_conductance / (chip.cell.conductance_max * chip.cell.window)
         common = common + (2.0 * weights * leak * largest * scaled.sizes)[:, None]
     return Conductances(there, held.intended, scale, sign, unit, largest, held.read, alpha, held.cells, common,
-                        held.written)
+                        held.written, held.shared)
 
 
 def rounding_cost(blocks: Blocks, chip: Chip, *, shift: float = 0.5) -> tuple[float, int]:

@@ -214,7 +214,8 @@ def share(
     return replace(
         bank, factors=spread(bank.factors, label), sizes=bank.sizes[label], kept=kept, offsets=offsets,
         row=bank.row[entries], col=bank.col[entries], deviation=bank.deviation[entries], drawn=bank.drawn[label],
-        scale=scale, sign=sign, tiles=tiles, slowness=bank.slowness[label], settling=bank.settling[label],
+        scale=scale, sign=sign, tiles=tiles, slowness=bank.slowness[label],
+        shared=bank.shared[label] if bank.shared.size else bank.shared, settling=bank.settling[label],
         circuit=None if bank.circuit is None else bank.circuit.select(label))
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from analogpde.compiled import compiled
 from analogpde.tile.kernels import fill_read
-from analogpde.tile.lanes import LANES, larger, load, minus, minus_product, product, reciprocal, store
+from analogpde.tile.lanes import LANES, larger, load, minus_product, product, reciprocal, store
 
 LARGEST_MULTIPLIER = np.float32(100.0)  # of elimination without row exchanges: two of the seven digits of FP32
-_NEGLIGIBLE = np.float32(2.0**-22)  # of the diagonal, which is one: what factors in FP32 make of a zero
+_MOST_STEPS = 8  # to take in entries beyond the band
+_SETTLED = np.float32(2.0**-22)  # of the largest answer: what FP32 loses in a sum
 _LARGEST_POWER = 1000  # block exponents beyond 2^±1000 are cut: their inverse must be a number
 _ZERO = np.float32(0.0)
 _EXPONENT = 0x7FFFFFFFFFFFFFFF  # all bits of a double but its sign
@@ -64,131 +65,6 @@ def _settle(data, base, n, w, y, transposed):  # type: ignore[no-untyped-def]
         _substitute_transposed(data, base, n, w, y)
     else:
         _substitute(data, base, n, w, y)
-
-
-@compiled
-def _multiply_factors(data, base, n, w, band):  # type: ignore[no-untyped-def]
-    """Form L U of a group within its band: entry (i, j) is band[(2 w + 1) i + w + j − i]; negated on the way."""
-    high = 2 * w + 1
-    band[: high * n] = _ZERO
-    for t in range(n):
-        last = min(w, n - 1 - t)
-        for c in range(last + 1):
-            if c == 0:
-                upper = reciprocal(load(data, base + 2 * w * n + t))
-            else:
-                upper = load(data, base + 2 * w * (t + c) + 2 * w - c)
-            place = high * t + w + c
-            store(band, place, minus(load(band, place), upper))
-            for i in range(1, last + 1):
-                place = high * (t + i) + w - i + c
-                store(band, place, minus_product(load(band, place), load(data, base + 2 * w * t + i - 1), upper))
-
-
-@compiled
-def _set_identity(band, n, w, lane, diagonal):  # type: ignore[no-untyped-def]
-    band[: (2 * w + 1) * n, lane] = _ZERO
-    for i in range(n):
-        band[(2 * w + 1) * i + w, lane] = diagonal
-
-
-@compiled
-def list_cells(data, members, group_base, group_width, group_size, offsets, row, col, deviation, drawn, stride, first,  # type: ignore[no-untyped-def]
-               value, spread, place, draw):
-    """List what the tiles of each group hold, by rows of the elimination; return how many entries there are.
-
-    Entries of row i of group g are first[g, i] … first[g, i + 1] − 1: the value, the deviation of its read noise, its
-    place in the band's row (see `_hold_row`), and which of the group's draws it takes, of which each lane has `stride`.
-    Lanes without a drawn tile hold the identity. Groups that find no room in `value` are only counted.
-    """
-    most = 1
-    for g in range(group_base.size):
-        most = max(most, (2 * group_width[g] + 1) * group_size[g])
-    band, rest, largest = (np.empty((most, LANES), np.float32), np.empty((most, LANES), np.float32),
-                           np.empty((1, LANES), np.float32))
-    count, end = 0, np.empty(first.shape[1], np.int64)
-    for g in range(group_base.size):
-        n, w = group_size[g], group_width[g]
-        high = 2 * w + 1
-        some = False
-        for lane in range(LANES):
-            some = some or (members[g, lane] >= 0 and drawn[members[g, lane]])
-        first[g, :] = count
-        if not some:
-            continue
-        _multiply_factors(data, group_base[g], n, w, band)
-        end[:] = 0
-        for lane in range(LANES):
-            k = members[g, lane]
-            if k < 0 or not drawn[k]:
-                _set_identity(band, n, w, lane, np.float32(-1.0))
-        rest[: high * n] = band[: high * n]
-        for lane in range(LANES):  # count
-            k = members[g, lane]
-            if k >= 0 and drawn[k]:
-                for e in range(offsets[k], offsets[k + 1]):
-                    rest[high * row[e] + w + col[e] - row[e], lane] = _ZERO
-                    end[row[e]] += 1
-        high_most = load(rest, 0)
-        for p in range(high * n):
-            high_most = larger(high_most, load(rest, p))
-        store(largest, 0, high_most)
-        others = False
-        for lane in range(LANES):
-            others = others or abs(largest[0, lane]) > _NEGLIGIBLE
-        if others:
-            for i in range(n):
-                for p in range(high * i, high * i + high):
-                    for lane in range(LANES):
-                        if abs(rest[p, lane]) > _NEGLIGIBLE:
-                            end[i] += 1
-        for i in range(n):
-            first[g, i] = count
-            count += end[i]
-            end[i] = first[g, i]
-        first[g, n:] = count
-        if count > value.size:
-            continue
-        for lane in range(LANES):
-            k = members[g, lane]
-            if k >= 0 and drawn[k]:
-                for e in range(offsets[k], offsets[k + 1]):
-                    i, p = row[e], w + col[e] - row[e]
-                    here = end[i]
-                    value[here], spread[here] = -band[high * i + p, lane], deviation[e]
-                    place[here], draw[here] = (p + w % 2) * LANES + lane, lane * stride + e - offsets[k]
-                    end[i] += 1
-        if others:
-            for i in range(n):
-                for p in range(high):
-                    for lane in range(LANES):
-                        if abs(rest[high * i + p, lane]) > _NEGLIGIBLE:
-                            here = end[i]
-                            value[here], spread[here] = -rest[high * i + p, lane], _ZERO
-                            place[here], draw[here] = (p + w % 2) * LANES + lane, 0
-                            end[i] += 1
-    return count
-
-
-@compiled
-def sort_by_diagonals(offsets, row, col, deviation, new_row, new_col, variance):  # type: ignore[no-untyped-def]
-    """Sort each tile's cells by diagonals, where no row or column follows itself: sums then need not wait."""
-    longest = 0
-    for k in range(offsets.size - 1):
-        for e in range(offsets[k], offsets[k + 1]):
-            longest = max(longest, row[e], col[e])
-    end = np.empty(2 * longest + 3, np.int64)
-    for k in range(offsets.size - 1):
-        end[:] = 0
-        for e in range(offsets[k], offsets[k + 1]):
-            end[longest + col[e] - row[e] + 1] += 1
-        end[0] += offsets[k]
-        for d in range(end.size - 1):
-            end[d + 1] += end[d]
-        for e in range(offsets[k], offsets[k + 1]):
-            d = longest + col[e] - row[e]
-            new_row[end[d]], new_col[end[d]], variance[end[d]] = row[e], col[e], deviation[e] ** 2
-            end[d] += 1
 
 
 @compiled
@@ -289,20 +165,80 @@ def _solve_band(band, n, w, y, transposed):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _solve_full(band, w, lane, size, transposed, right, solution):  # type: ignore[no-untyped-def]
+def _subtract_far(ends, value, place, x, transposed, y):  # type: ignore[no-untyped-def]
+    """y −= F x for the entries F beyond the band, x and y of shape (n, LANES)."""
+    flat, out = x.reshape(-1), y.reshape(-1)
+    for i in range(ends.size - 1):
+        for e in range(ends[i], ends[i + 1]):
+            p = np.int64(place[e])
+            q = i * LANES + p % LANES
+            if transposed:
+                p, q = q, p
+            out[q] -= value[e] * flat[p]
+
+
+@compiled
+def _correct(band, n, w, ends, value, place, b, transposed, y, late):  # type: ignore[no-untyped-def]
+    """Go from (band) x = b to (band + F) x = b, x ← (band)⁻¹ (b − F x), and tell of which tiles it is `late`.
+
+    Each step is a factor smaller than the one before, the first of them by its size in x: so many are taken until what
+    the next one would change is below FP32. Where that is not soon, the draw has come close to a singular matrix.
+    """
+    x, before = y[w: w + n].copy(), np.ones(LANES, np.float32)
+    for _ in range(_MOST_STEPS):
+        y[w: w + n] = b[:n]
+        _subtract_far(ends, value, place, x, transposed, y[w: w + n])
+        _solve_band(band, n, w, y, transposed)
+        done = True
+        for lane in range(LANES):
+            size, change = _ZERO, _ZERO
+            for t in range(n):
+                size, change = max(size, abs(x[t, lane])), max(change, abs(y[w + t, lane] - x[t, lane]))
+            change = change / size if size > _ZERO else _ZERO
+            late[lane] = late[lane] and before[lane] * _SETTLED < change * change
+            done, before[lane] = done and not late[lane], change
+        if done:
+            break
+        x[:] = y[w: w + n]
+
+
+@compiled
+def _solve_full(band, w, lane, size, far_ends, far_value, far_place, bias, k, order, transposed, right, solution):  # type: ignore[no-untyped-def]
     """Solve for one tile of the group that `_hold` wrote, with row exchanges; write to `solution`."""
     matrix, start = np.zeros((size, size)), np.empty(size)
     for i in range(size):
         start[i] = right[i, lane]
         for j in range(max(0, i - w), min(size, i + w + 1)):
-            entry = band[(2 * w + 2) * i + w + j - i, lane]
-            if transposed:
-                matrix[j, i] = entry
-            else:
-                matrix[i, j] = entry
-    start = np.linalg.solve(matrix, start)
+            matrix[i, j] = band[(2 * w + 2) * i + w + j - i, lane]
+        for e in range(far_ends[i], far_ends[i + 1]):
+            if far_place[e] % LANES == lane:
+                matrix[i, far_place[e] // LANES] = far_value[e]
+        if bias.shape[0] > 0:
+            matrix[i] -= bias[k, order[i]]
+    start = np.linalg.solve(matrix.T.copy() if transposed else matrix, start)
     for i in range(size):
         solution[i, lane] = start[i]
+
+
+@compiled
+def _add_bias(bias, rows, cols, n, transposed, x, lane, b):  # type: ignore[no-untyped-def]
+    """Add to b what the bias cells' noise does to first order, η (1ᵀx), transposed 1 (ηᵀx)."""
+    total = _ZERO
+    for t in range(n):
+        total += bias[cols[t]] * x[t, lane] if transposed else x[t, lane]
+    for t in range(n):
+        b[t, lane] += total if transposed else bias[rows[t]] * total
+
+
+@compiled
+def _take_bias(bias, cols, n, transposed, x, lane, z):  # type: ignore[no-untyped-def]
+    """Go from A x = b to (A − η1ᵀ) x = b with z = A⁻¹η, transposed z = A⁻ᵀ1, by Sherman and Morrison."""
+    top, bottom = 0.0, 1.0
+    for t in range(n):
+        weight = np.float64(bias[cols[t]]) if transposed else 1.0
+        top, bottom = top + weight * x[t, lane], bottom - weight * z[t, lane]
+    for t in range(n):
+        x[t, lane] += np.float32(top / bottom) * z[t, lane]
 
 
 @compiled
@@ -366,27 +302,29 @@ def _add_products(row, col, weight, x, y):  # type: ignore[no-untyped-def]
 
 @compiled
 def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes, kept, offsets, row, col, variances,  # type: ignore[no-untyped-def]
-          drawn, first, value, spread, place, draw, stride, scale, sign, dac, adc, seed, word, tiles, event, x,
-          transposed):
+          drawn, near, first, value, spread, place, draw, far_first, far_value, far_place, stride, bias, scale, sign,
+          dac, adc, seed, word, tiles, event, x, transposed):
     """One shot of every tile, in place on x (K, n); return the number of shots solved with row exchanges.
 
-    Tiles that are `drawn` hold what `list_cells` listed. Of the others with read noise x − Ĝ⁻¹ξ is taken, ξ_i normal of
-    variance Σ_j σ_ij² x_j²: row, col are places (not rows) of their cells, `variances` their σ². A transposed shot
-    drives the columns and reads the rows: the caller exchanges rows and cols, row and col.
+    Tiles that are `drawn` hold what `analogpde.tile.listing.list_cells` listed. Of the others with read noise
+    x − Ĝ⁻¹ξ is taken, ξ_i normal of variance Σ_j σ_ij² x_j²: row, col are places (not rows) of their cells, `variances`
+    their σ². With a bias column row i of each matrix is less by η_i, `bias` (no rows without): a rank of one. A
+    transposed shot drives the columns and reads the rows: the caller exchanges rows and cols, row and col.
     """
     n_max = rows.shape[1]
     longest = most = 0
     for g in range(group_base.size):
         longest = max(longest, group_size[g] + 2 * group_width[g])
         if first[g, n_max] > first[g, 0]:
-            most = max(most, (2 * group_width[g] + 4) * (group_size[g] + 1))
+            most = max(most, (2 * near[g] + 4) * (group_size[g] + 1))
     y = np.zeros((longest + 2, LANES), np.float32)
     b, solution = np.zeros((n_max, LANES), np.float32), np.zeros((n_max, LANES), np.float32)
     band, largest = np.zeros((most, LANES), np.float32), np.zeros((1, LANES), np.float32)
     draws, normal = np.zeros(LANES * stride, np.float32), np.empty(n_max + 8, np.float32)
     words = np.empty((4, max(stride, n_max) // 8 + 1), np.uint64)
     work, single, variance = np.empty(n_max + 1), np.empty(n_max + 1, np.float32), np.empty(n_max, np.float32)
-    power = np.ones(LANES)
+    quiet = np.empty((n_max if bias.shape[0] > 0 else 0, LANES), np.float32)
+    power, late = np.ones(LANES), np.zeros(LANES, np.bool_)
     exchanged = 0
     for g in range(group_base.size):
         n, w = group_size[g], group_width[g]
@@ -417,6 +355,8 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                     fill_read(normal, words, sizes[k], seed, word, tiles[k], event)
                     for t in range(sizes[k]):
                         inside[t, lane] -= np.sqrt(variance[t]) * normal[t]
+                    if bias.shape[0] > 0:
+                        _add_bias(bias[k], rows[k], cols[k], sizes[k], transposed, solution, lane, inside)
             _settle(data, group_base[g], n, w, y, transposed)
             solution[:n] = inside
         if cells:
@@ -424,17 +364,35 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                 k = members[g, lane]
                 if k >= 0 and drawn[k]:
                     fill_read(draws[lane * stride:], words, offsets[k + 1] - offsets[k], seed, word, tiles[k], event)
-            even = w + w % 2
+            even = near[g] + near[g] % 2
             store(largest, 0, _eliminate(band, n, even, first[g], value, spread, place, draw, draws))
             y[: 2 * even + n] = _ZERO
             y[even: even + n] = b[:n]
             _solve_band(band, n, even, y, transposed)
             held = False
+            late[:] = False
+            if far_first[g, n] > far_first[g, 0]:
+                late[:] = True
+                _correct(band, n, even, far_first[g, : n + 1], far_value, far_place, b, transposed, y, late)
+            if bias.shape[0] > 0:
+                quiet[:n] = y[even: even + n]
+                y[: 2 * even + n] = _ZERO
+                for lane in range(LANES):
+                    k = members[g, lane]
+                    if k >= 0 and drawn[k]:
+                        for t in range(sizes[k]):
+                            y[even + t, lane] = np.float32(1.0) if transposed else bias[k, rows[k, t]]
+                _solve_band(band, n, even, y, transposed)
+                for lane in range(LANES):
+                    k = members[g, lane]
+                    if k >= 0 and drawn[k]:
+                        _take_bias(bias[k], cols[k], sizes[k], transposed, quiet, lane, y[even: even + n])
+                y[even: even + n] = quiet[:n]
             for lane in range(LANES):
                 k = members[g, lane]
                 if k < 0 or not drawn[k]:
                     continue
-                good, finite = largest[0, lane] <= LARGEST_MULTIPLIER, True
+                good, finite = largest[0, lane] <= LARGEST_MULTIPLIER and not late[lane], True
                 for t in range(n):
                     solution[t, lane] = y[even + t, lane]
                     good = good and abs(solution[t, lane]) < np.inf
@@ -444,7 +402,8 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                         _hold(band, n, even, first[g], value, spread, place, draw, draws)
                         held = True
                     exchanged += 1
-                    _solve_full(band, even, lane, sizes[k], transposed, b, solution)
+                    _solve_full(band, even, lane, sizes[k], far_first[g], far_value, far_place, bias, k,
+                                cols[k] if transposed else rows[k], transposed, b, solution)
         for lane in range(LANES):
             k = members[g, lane]
             if k >= 0:

@@ -7,7 +7,6 @@ conditioned systems in FP64 by LU: κ n eps is below 1e-10 for these blocks.
 import importlib
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from analogpde.tile.health import stable
 from analogpde.tile.inv import program_bank
 from analogpde.tile.loop import Spread, close, siemens
 from analogpde.tile.mvm_bank import Entries, program_mvm
-from analogpde.tile.noise import read_normal
 from analogpde.tile.open_loop import OpenLines, read_out
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.saturation import saturate
@@ -449,50 +447,3 @@ def test_arrays_in_parts_are_as_one(monkeypatch):
     parts = read_out(*how)
     for name in ("offsets", "row", "col", "value", "passed", "source", "offset"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.0005])
-@pytest.mark.parametrize("offset", [None, 1e-3])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_stored_inverses_of_wired_tiles_give_what_factors_give(tools, monkeypatch, noise, offset, transposed):
-    """Same draws, FP32 both: the sums differ by rounding, 2^-24 times the terms of a line and the amplification of the
-    slowest mode, 20 · 10 here."""
-    chip = tools.chip(read=noise or None)
-    chip = replace(chip, wire=replace(chip.wire, row=1.0, column=1.0),
-                   amplifier=replace(chip.amplifier, gain=1e5, offset=offset))
-    blocks = tools.pack([tools.grid(4, 5), tools.grid(3, 3), tools.grid(4, 4)])
-    kept = np.array([20, 4, 16], np.int32)
-    right = np.random.default_rng(0).standard_normal((3, 20)) * (np.arange(20) < (kept[:, None] if transposed else 20))
-    got = {}
-    for stored in (True, False):
-        if not stored:
-            monkeypatch.setattr("analogpde.tile.inv.worth_it", lambda factors: False)
-        bank = program_bank(blocks, chip, kept=kept, shift=0.0)
-        assert (bank._inverses is not None) is stored
-        got[stored] = right.copy()
-        bank.shoot(got[stored], 3, transposed=transposed)
-        assert not bank.drawn.any()
-    np.testing.assert_allclose(got[True], got[False], rtol=0, atol=np.abs(got[False]).max() * 2.0**-24 * 200)
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-def test_wired_tiles_with_much_read_noise_are_solved_exactly(tools, transposed):
-    """Every line is coupled to every other, few of these couplings are cells that make noise."""
-    chip = tools.chip(read=0.015)
-    chip = replace(chip, wire=replace(chip.wire, row=1.0, column=1.0), amplifier=replace(chip.amplifier, gain=1e5))
-    bank = program_bank(tools.pack([tools.grid(4, 5)] * 3), chip, shift=0.0)
-    assert bank.drawn.all() and bank._inverses is None
-    x = np.random.default_rng(0).standard_normal((3, 20))
-    right = x * bank.scale
-    bank.shoot(x, 3, transposed=transposed)
-    draws = read_normal(bank.offsets, seed=0, word=bank.word, tiles=bank.tiles, event=3)
-    for k, inverse in enumerate(bank.factors.inverse().astype(float)):
-        here = slice(bank.offsets[k], bank.offsets[k + 1])
-        noisy = np.linalg.inv(inverse)
-        noisy[bank.factors.rows[k, bank.row[here]], bank.factors.cols[k, bank.col[here]]] += (
-            draws[here] * bank.deviation[here])
-        exact = np.linalg.solve(noisy.T if transposed else noisy, right[k]) * bank.scale[k] * bank.sign[k]
-        # κ = 20 or so: errors of 2^-24 κ in the inverse are κ times as large in its inverse, and again in the answer
-        np.testing.assert_allclose(x[k], exact, rtol=0, atol=5e-4 * np.abs(exact).max())
-        quiet = inverse.T @ right[k] if transposed else inverse @ right[k]
-        assert np.abs(quiet * bank.scale[k] * bank.sign[k] - exact).max() > 0.01 * np.abs(exact).max()

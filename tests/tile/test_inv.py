@@ -233,3 +233,23 @@ def test_memory_is_counted(tools):
     assert bank.nbytes == bank.factors.nbytes + entries * 8 + 3 * 16 * 8  # places of 16 bits, deviations of 32
     # a group of eight 4 × 4 grids; breadth first, two neighbouring diagonals have at most 7 unknowns
     assert bank.factors.data.nbytes <= 8 * 16 * (2 * 7 + 1) * 4
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_memory_of_a_first_shot_is_counted(tools, drawn):
+    bank = program_bank(tools.pack([tools.grid(4, 4)] * 3), tools.chip(read=0.001))
+    bank.drawn[:] = drawn
+    entries, before = np.count_nonzero(tools.grid(4, 4)) * 3, bank.nbytes
+    bank.shoot(right_hand_sides(bank), 0)
+    # drawn: value, deviation, place, draw of each cell, and the diagonals of five lanes without a tile; else where
+    # cells are and their variances
+    cells = (entries + 5 * 16) * (4 + 4 + 2 + 4) if drawn else entries * (2 + 2 + 4)
+    assert cells <= bank.nbytes - before <= cells + 2 * 8 * (16 + 2)  # where each row's begin
+
+
+def test_memory_of_stored_inverses_is_counted(tools):
+    bank = program_bank(tools.pack([tools.random_spd(16, 3.0, 0)] * 3), tools.chip(read=0.001))
+    before = bank.nbytes
+    for transposed, held in ((False, 1), (False, 1), (True, 2)):
+        bank.shoot(right_hand_sides(bank), 0, transposed=transposed)
+        assert bank.nbytes == before + held * 2 * 3 * 16 * 16 * 4  # inverses and variances
