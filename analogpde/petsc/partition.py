@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.patches.grow import SMALL_TILE, LocalMatrix, Patches, make_patches, unsymmetry
+from analogpde.patches.grow import SMALL_TILE, LocalMatrix, Patches, make_patches, restrict, unsymmetry
 from analogpde.patches.quality import cohesion, mostly_slow, slow_cores, still_fits
 from analogpde.patches.rules import ONE_WAY, POSITIVE, STRENGTH
+from analogpde.patches.smooth import Rows
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import together
 from analogpde.petsc.stack import PETSc
@@ -40,10 +41,20 @@ def agglomerated(counts: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
     return out
 
 
+def _part(matrix: PETSc.Mat, rows: PETSc.IS, columns: PETSc.IS) -> Rows:
+    """Return a part of a matrix, CSR, and destroy the index sets. Collective."""
+    part = matrix.createSubMatrices([rows], [columns])[0]
+    indptr, indices, values = part.getValuesCSR()
+    for thing in (part, rows, columns):
+        thing.destroy()
+    return indptr.astype(np.int64), indices.astype(np.int64), values
+
+
 class Seen:
     """The rows that this rank's patches may reach, and the scatter that fetches a vector's entries for them.
 
-    Collective. Rows are fetched at once, as one ghosted submatrix a rank.
+    Collective. Rows are fetched at once, as one ghosted submatrix a rank: `whole` with all their columns, `matrix` with
+    those that are seen.
     """
 
     def __init__(self, matrix: PETSc.Mat, overlap: int, block: int = 1) -> None:
@@ -64,6 +75,8 @@ class Seen:
             template = matrix.createVecRight()
             self._scatter = PETSc.Scatter().create(template, reach, self._ghosted, None)
             template.destroy()
+            matrix.increaseOverlap(reach, 1)
+            self._columns = np.unique(reach.getIndices())  # all that these rows have
             reach.destroy()
         self.sent = 8 * (len(self.rows) - (end - begin))  # bytes of a vector that come from other ranks
         self.read(matrix)
@@ -73,14 +86,17 @@ class Seen:
         begin, end = matrix.getOwnershipRange()
         if self._scatter is None:
             indptr, indices, values = matrix.getValuesCSR()
-        else:
-            reach = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
-            part = matrix.createSubMatrices([reach], [reach])[0]
-            indptr, indices, values = part.getValuesCSR()
-            part.destroy()
-            reach.destroy()
+            self.matrix = LocalMatrix(indptr.astype(np.int64), indices.astype(np.int64), values, 0, end)
+            self.whole = self.matrix.indptr, self.matrix.indices, self.matrix.values
+            return
+        rows = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
+        columns = PETSc.IS().createGeneral(self._columns, comm=PETSc.COMM_SELF)
+        self.whole = _part(matrix, rows, columns)
+        number = np.full(len(self._columns), -1, np.int64)
+        number[np.searchsorted(self._columns, self.rows)] = np.arange(len(self.rows))
         first = int(np.searchsorted(self.rows, begin))
-        self.matrix = LocalMatrix(indptr.astype(np.int64), indices.astype(np.int64), values, first, end - begin)
+        indptr, indices, values = restrict(*self.whole, number)
+        self.matrix = LocalMatrix(indptr, indices, values, first, end - begin)
 
     def fetch(self, vector: PETSc.Vec) -> NDArray[np.float64]:
         """Return the entries of a vector that this rank sees. Collective."""
@@ -99,18 +115,20 @@ class Seen:
         out.set(0.0)
         self._scatter.scatter(self._ghosted, out, addv=PETSc.InsertMode.ADD_VALUES, mode=PETSc.ScatterMode.REVERSE)
 
-    def rows_of(self, matrix: PETSc.Mat) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-        """Return the seen rows of another matrix with the same row layout, CSR in global columns. Collective."""
+    def needed(self, p: Rows, assemble: Callable[[], PETSc.Mat]) -> Rows:
+        """Return the rows of P that `whole` is to be multiplied with. Collective.
+
+        Args:
+            p: its owned rows, CSR in global columns. assemble: makes the matrix of them.
+        """
         if self._scatter is None:
-            indptr, indices, values = matrix.getValuesCSR()
-        else:
-            rows = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
-            columns = PETSc.IS().createStride(matrix.getSize()[1], 0, 1, comm=PETSc.COMM_SELF)
-            part = matrix.createSubMatrices([rows], [columns])[0]
-            indptr, indices, values = part.getValuesCSR()
-            for thing in (part, rows, columns):
-                thing.destroy()
-        return indptr, indices, values
+            return p
+        matrix = assemble()
+        rows = PETSc.IS().createGeneral(self._columns, comm=PETSc.COMM_SELF)
+        columns = PETSc.IS().createStride(matrix.getSize()[1], 0, 1, comm=PETSc.COMM_SELF)
+        part = _part(matrix, rows, columns)
+        matrix.destroy()
+        return part
 
     def free(self) -> None:
         """Free PETSc objects."""

@@ -206,20 +206,25 @@ def factorise(blocks: Blocks, dtype: DTypeLike = np.float32) -> Factors:
     return Factors.gather(parts, blocks.sizes, n)
 
 
-def _layout(
-    width: NDArray[np.int64], sizes: NDArray[np.int32], dtype: DTypeLike,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]:
-    """Group blocks: members, begin, half bandwidth and rows of each group, room for all.
-
-    Blocks of like width go together: a group is as wide as its widest.
-    """
+def arrange(
+    width: NDArray[np.int64], sizes: NDArray[np.int32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Group blocks of like width, for a group is as wide as its widest: members, half bandwidth and rows of each."""
     members = np.full((-(-len(sizes) // LANES), LANES), -1, np.int64)
     members.reshape(-1)[: len(sizes)] = np.lexsort((sizes, width))
     there = members >= 0
     widths = np.where(there, width[members], 0).max(axis=1, initial=0) if len(sizes) else np.empty(0, np.int64)
     heights = np.where(there, sizes[members], 0).max(axis=1, initial=0) if len(sizes) else np.empty(0, np.int64)
+    return members, widths, heights.astype(np.int64)
+
+
+def _layout(
+    width: NDArray[np.int64], sizes: NDArray[np.int32], dtype: DTypeLike,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]:
+    """Group blocks: members, begin, half bandwidth and rows of each group, room for all."""
+    members, widths, heights = arrange(width, sizes)
     ends = np.concatenate(([0], np.cumsum((2 * widths + 1) * heights))).astype(np.int64)
-    return members, ends[:-1], widths, heights.astype(np.int64), np.empty((int(ends[-1]), LANES), dtype)
+    return members, ends[:-1], widths, heights, np.empty((int(ends[-1]), LANES), dtype)
 
 
 def _factorise_pivoting(blocks: Blocks, dtype: DTypeLike) -> Factors:
