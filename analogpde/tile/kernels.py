@@ -12,11 +12,10 @@ import numpy as np
 from scipy.special import ndtri
 
 from analogpde.compiled import compiled
-from analogpde.tile.lanes import LANES
+from analogpde.tile.lanes import LANES, PHILOX_INCREMENTS, PHILOX_MULTIPLIERS, store_random
 
 _LOW = 0xFFFFFFFF
-_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers and Weyl increments of Philox4x32 (Salmon et al., table 2)
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+(_M0, _M1), (_W0, _W1) = PHILOX_MULTIPLIERS, PHILOX_INCREMENTS
 # quantiles at k/4096; the two infinite ends are never read
 _TABLE = np.concatenate(([0.0], ndtri(np.arange(1, 4096) / 4096.0), [0.0]))
 # 2^14 equally probable values of zero mean and unit variance, within four deviations
@@ -82,9 +81,12 @@ def fill_normal(out, seed, word, tile, event):  # type: ignore[no-untyped-def]
 
 @compiled
 def _fill_words(words, blocks, seed, word, tile, event):  # type: ignore[no-untyped-def]
-    """Fill words[:, :blocks] with what the generator gives; a loop of its own, so that it is vectorised."""
+    """Fill words[:, :blocks] with what the generator gives, eight counters at a time."""
     key0, key1 = np.uint64(seed) & np.uint64(_LOW), np.uint64(seed) >> np.uint64(32)
-    for block in range(blocks):
+    whole = blocks - blocks % LANES
+    for block in range(0, whole, LANES):
+        store_random(words, block, np.uint64(tile), np.uint64(event), np.uint64(word), key0, key1)
+    for block in range(whole, blocks):
         words[0, block], words[1, block], words[2, block], words[3, block] = philox(
             block, tile, event, word, key0, key1)
 

@@ -16,6 +16,8 @@ from numba.core.datamodel import PrimitiveModel
 from numba.extending import intrinsic, register_model
 
 LANES = 8  # tiles solved side by side, one in each float of a vector register
+PHILOX_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57  # and Weyl increments of Philox4x32 (Salmon et al., SC 2011, table 2)
+PHILOX_INCREMENTS = 0x9E3779B9, 0xBB67AE85
 
 
 class _Lanes(types.Type):
@@ -118,3 +120,46 @@ def larger(typing: Any, sum_: Any, value: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", magnitude, arguments[0]), magnitude, arguments[0])
 
     return sum_(sum_, value), generate
+
+
+@_operation
+def store_random(
+    typing: Any, words: Any, block: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any,
+) -> Any:
+    """Write the words of Philox4x32-10 for the counters block … block + 7 to words[:, block: block + 8].
+
+    The loop that `analogpde.tile.kernels.philox` would need is not always made one of vectors.
+
+    Args:
+        words: uint64, shape (4, m). c1, c2, c3, k0, k1: other words of the counter and the key, below 2^32.
+    """
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number, lanes = ir.IntType(64), ir.VectorType(ir.IntType(64), LANES)
+
+        def splat(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            return builder.shuffle_vector(one, ir.Constant(lanes, ir.Undefined), zeros)
+
+        def every(value: int) -> Any:
+            return ir.Constant(lanes, [value] * LANES)
+
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        low, half, mask = every(0xFFFFFFFF), every(32), ir.Constant(number, 0xFFFFFFFF)
+        c0 = builder.add(splat(arguments[1]), ir.Constant(lanes, list(range(LANES))))
+        c0, c1, c2, c3 = builder.and_(c0, low), *(splat(builder.and_(word, mask)) for word in arguments[2:5])
+        k0, k1 = (builder.and_(word, mask) for word in arguments[5:])
+        for _ in range(10):
+            p0 = builder.mul(every(PHILOX_MULTIPLIERS[0]), builder.and_(c0, low))
+            p1 = builder.mul(every(PHILOX_MULTIPLIERS[1]), builder.and_(c2, low))
+            c0, c1 = builder.xor(builder.xor(builder.lshr(p1, half), c1), splat(k0)), builder.and_(p1, low)
+            c2, c3 = builder.xor(builder.xor(builder.lshr(p0, half), c3), splat(k1)), builder.and_(p0, low)
+            k0 = builder.and_(builder.add(k0, ir.Constant(number, PHILOX_INCREMENTS[0])), mask)
+            k1 = builder.and_(builder.add(k1, ir.Constant(number, PHILOX_INCREMENTS[1])), mask)
+        columns = builder.extract_value(array.shape, 1)
+        for row, word in enumerate((c0, c1, c2, c3)):
+            place = builder.add(builder.mul(columns, ir.Constant(number, row)), arguments[1])
+            builder.store(word, builder.bitcast(builder.gep(array.data, [place]), lanes.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(words, types.intp, *(types.uint64,) * 5), generate
