@@ -1,5 +1,6 @@
 #!/bin/sh
-# All tests of `make test`: on 1 rank, then those marked `mpi` on 2 and on 3. All three run even if one fails.
+# All tests of `make test`: on 1 rank, a process a core, then those marked `mpi` on 2 and on 3 ranks. All three run
+# even if one fails.
 # MPIRUN: the launcher. TEST_MINUTES: after how long a run counts as hanging (default 20).
 set -u
 cd "$(dirname "$0")/.."
@@ -23,7 +24,7 @@ limited() {
     failed="$failed${failed:+; }$name: $why"
 }
 
-limited $((minutes * 60)) '1 rank' .venv/bin/python -m pytest "$@"
+limited $((minutes * 60)) '1 rank' .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal "$@"
 for ranks in 2 3; do
     limited $((minutes * 60)) "$ranks ranks" $MPIRUN -n $ranks .venv/bin/python -m pytest -m mpi "$@"
 done
