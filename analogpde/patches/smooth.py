@@ -73,12 +73,14 @@ def _grown(array, used, most):
 
 
 @compiled
-def _multiply(left, right, mark, room):
-    """Return the product of two sparse matrices without its zeros; the columns of a row are in no order."""
+def _multiply(left, right, mark, indices, values):
+    """Return the product of two sparse matrices without its zeros; the columns of a row are in no order.
+
+    `indices` and `values` are room for it; what does not fit goes to new memory.
+    """
     left_indptr, left_indices, left_values = left
     right_indptr, right_indices, right_values = right
     indptr = np.zeros(left_indptr.size, np.int64)
-    indices, values = np.empty(room, right_indices.dtype), np.empty(room)
     total = 0
     for i in range(left_indptr.size - 1):
         start = total
@@ -395,22 +397,32 @@ def smooth(
     nodes = len(near) // width
     mark, found = np.full(nodes, -1, np.int64), np.empty((LANES, nodes), np.int64)
     begin, length = np.zeros(matrix.owned, np.int64), np.zeros(matrix.owned, np.int64)
-    product = _multiply(left, right, np.full(len(near), -1, np.int64), len(right[1]) + len(left[1]))
+    # memory that NumPy asks for comes in huge pages, and is asked for once
+    room = len(right[1]) + len(left[1])
+    product = _multiply(left, right, np.full(len(near), -1, np.int64), np.empty(room, p[1].dtype), np.empty(room))
     order, half = orders
-    parts = []
+    parts: list[tuple[slice, int, int]] = []
+    indices, values = np.empty(1, p[1].dtype), np.empty(1)
+    kept_indices, kept_values, end = np.empty(0, p[1].dtype), np.empty(0), 0
     for start in range(0, patches.count, _CHUNK):
         part = slice(start, min(start + _CHUNK, patches.count))
         index, core, size = patches.index[part], patches.core[part], patches.size[part]
         members, widths, heights = arrange(half[part], size)
-        room = 4 * int(core.sum()) * width  # to begin with
         indices, values, total, _ = _smooth(
             members, widths, heights, order[part], index, core, size, matrix.first, blocks.offsets[start:], blocks.row,
             blocks.col, blocks.value, product, p, 1.0 + shift + 1e-12, weight, threshold, near, width, mark, found,
-            begin, length, np.empty(room, p[1].dtype), np.empty(room))
-        parts.append((part, indices[:total], values[:total]))
+            begin, length, indices, values)
+        if end + total > len(kept_values):
+            room = int(1.1 * (end + total) * patches.count / part.stop) + 1  # what is never written takes no memory
+            more_indices, more_values = np.empty(room, p[1].dtype), np.empty(room)
+            more_indices[:end], more_values[:end] = kept_indices[:end], kept_values[:end]
+            kept_indices, kept_values = more_indices, more_values
+        kept_indices[end : end + total], kept_values[end : end + total] = indices[:total], values[:total]
+        parts.append((part, end, end + total))
+        end += total
     indptr = np.concatenate(([0], np.cumsum(length))).astype(np.int64)
     out_indices, out_values = np.empty(indptr[-1], p[1].dtype), np.empty(indptr[-1])
-    for part, indices, values in parts:
-        _copy_rows(patches.index[part], patches.core[part], matrix.first, begin, indices, values, indptr, out_indices,
-                   out_values)
+    for part, first, last in parts:
+        _copy_rows(patches.index[part], patches.core[part], matrix.first, begin, kept_indices[first:last],
+                   kept_values[first:last], indptr, out_indices, out_values)
     return indptr, out_indices, out_values
