@@ -215,7 +215,7 @@ class Smoother:
         blocks = self._blocks or cut_blocks(local, patches, 0)
         self._blocks, orders = None, find_orders(blocks)
         for _ in range(smoothing_sweeps(width, self.mostly_border)):
-            needed = self.seen.needed(p, functools.partial(_assemble, p, sizes, matrix.getComm()))
+            needed = self.seen.needed(p, matrix.getOwnershipRange()[0])
             p = together(comm, functools.partial(
                 smooth, local, patches, blocks, orders, self.seen.whole, needed, p, weight=SMOOTHING_WEIGHT,
                 threshold=threshold, near=coarse_near, shift=min(self.shift, LARGEST_SHIFT_OF_P)))
