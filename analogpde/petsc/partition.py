@@ -168,7 +168,7 @@ class Partition:
                     self.small = True
                     self._cut(matrix, tile, core, overlap, boxes)
         self.columns: NDArray[np.int64] | None = None
-        self._cohesion = self._measure(matrix)
+        self._cohesion: NDArray[np.int64] | None = None  # of the first values, measured when others come
 
     def _cut(self, matrix: PETSc.Mat, tile: int, core: int | None, overlap: int, boxes: bool) -> None:
         """Cut the level into patches. Collective."""
@@ -200,6 +200,8 @@ class Partition:
 
     def keeps(self, matrix: PETSc.Mat) -> bool:
         """Take in new values of a matrix with the same layout; answer whether the cores still fit them. Collective."""
+        if self._cohesion is None:
+            self._cohesion = self._measure(matrix)
         self.seen.read(matrix)
         return self._look(matrix)[0] == self._convective and still_fits(self._cohesion, self._measure(matrix))
 
