@@ -68,6 +68,21 @@ class Patches:
 
 
 @compiled
+def restrict(indptr, indices, values, number):
+    """Return CSR rows without the columns whose `number` is negative, the others numbered so."""
+    new_indptr = np.zeros(indptr.size, np.int64)
+    new_indices, new_values = np.empty(indices.size, np.int64), np.empty(values.size)
+    total = 0
+    for i in range(indptr.size - 1):
+        for e in range(indptr[i], indptr[i + 1]):
+            if number[indices[e]] >= 0:
+                new_indices[total], new_values[total] = number[indices[e]], values[e]
+                total += 1
+        new_indptr[i + 1] = total
+    return new_indptr, new_indices[:total].copy(), new_values[:total].copy()
+
+
+@compiled
 def _entry(indptr, indices, values, i, j):
     """Return a_ij, 0 where it is not stored; the columns of a row are sorted."""
     low, high = indptr[i], indptr[i + 1]

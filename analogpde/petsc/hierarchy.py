@@ -31,7 +31,7 @@ from analogpde.patches.rules import (
     sampled_cost,
     smoothing_sweeps,
 )
-from analogpde.patches.smooth import Rows, smooth
+from analogpde.patches.smooth import Rows, find_orders, smooth
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.partition import Partition, agglomerated
@@ -146,6 +146,7 @@ class Smoother:
             self.bank: Bank | LimitedBank = together(comm, lambda: program(
                 blocks, settings, slices, programming, budget, depth=settings.blockamc, kept=self.patches.core,
                 last=settings.levels == 1))
+            self._blocks: Blocks | None = blocks if settings.levels > 1 else None  # until P is made
         self.shift = comm.allreduce(self.bank.shift * self.patches.count) / max(1, self.tiles)
         log.machine.add(self.bank.programmed)
         self.event = programming * SHOTS_OF_A_PROGRAMMING
@@ -211,17 +212,13 @@ class Smoother:
         p: Rows = tentative_rows(values, node)
         sizes = (matrix.getSizes()[0], (len(coupled) * width, total))
         threshold = self.truncation()
-        blocks = cut_blocks(local, patches, 0)
+        blocks = self._blocks or cut_blocks(local, patches, 0)
+        self._blocks, orders = None, find_orders(blocks)
         for _ in range(smoothing_sweeps(width, self.mostly_border)):
-            current = _assemble(p, sizes, matrix.getComm())
-            product = matrix.matMult(current)
-            current.destroy()
-            rows = self.seen.rows_of(product)
-            product.destroy()
-            p = together(comm, functools.partial(smooth, local, patches, blocks, rows, p, weight=SMOOTHING_WEIGHT,
-                                                 threshold=threshold, near=coarse_near,
-                                                 shift=min(self.shift, LARGEST_SHIFT_OF_P)))
-            del rows
+            needed = self.seen.needed(p, matrix.getOwnershipRange()[0])
+            p = together(comm, functools.partial(
+                smooth, local, patches, blocks, orders, self.seen.whole, needed, p, weight=SMOOTHING_WEIGHT,
+                threshold=threshold, near=coarse_near, shift=min(self.shift, LARGEST_SHIFT_OF_P)))
         # a sliver of a core is spanned by its neighbours' columns: its own is smoothed and truncated away
         used = np.zeros(total, np.int64)
         comm.Allreduce(np.bincount(p[1], minlength=total).astype(np.int64), used)
@@ -252,7 +249,7 @@ class Smoother:
 
     def free(self) -> None:
         """Free tile memory; the partition may serve again."""
-        for name in ("bank", "patches", "seen", "_work"):
+        for name in ("bank", "patches", "seen", "_work", "_blocks"):
             self.__dict__.pop(name, None)
 
 

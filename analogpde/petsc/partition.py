@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.patches.grow import SMALL_TILE, LocalMatrix, Patches, make_patches, unsymmetry
+from analogpde.patches.grow import SMALL_TILE, LocalMatrix, Patches, make_patches, restrict, unsymmetry
 from analogpde.patches.quality import cohesion, mostly_slow, slow_cores, still_fits
 from analogpde.patches.rules import ONE_WAY, POSITIVE, STRENGTH
+from analogpde.patches.smooth import Rows
 from analogpde.petsc import lattice, log
+from analogpde.petsc.exchange import Exchange, between, beyond, number
 from analogpde.petsc.guard import together
 from analogpde.petsc.stack import PETSc
 
@@ -43,7 +43,7 @@ def agglomerated(counts: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
 class Seen:
     """The rows that this rank's patches may reach, and the scatter that fetches a vector's entries for them.
 
-    Collective. Rows are fetched at once, as one ghosted submatrix a rank.
+    Collective. `whole` are the rows with all their columns, `matrix` with those that are seen.
     """
 
     def __init__(self, matrix: PETSc.Mat, overlap: int, block: int = 1) -> None:
@@ -53,12 +53,20 @@ class Seen:
         if comm.size == 1:
             self.rows = np.arange(end, dtype=PETSc.IntType)
         else:
-            reach = PETSc.IS().createStride(end - begin, begin, 1, comm=PETSc.COMM_SELF)
-            if overlap:
-                matrix.increaseOverlap(reach, overlap)
-            nodes = np.unique(reach.getIndices() // block)
-            self.rows = (nodes[:, None] * block + np.arange(block)).ravel().astype(PETSc.IntType)  # whole nodes
-            reach.destroy()
+            own, outside = matrix.getValuesCSR(), np.empty(0, np.int64)
+            found = beyond(own[1], begin, end)
+            for _ in range(overlap):  # a layer after another
+                outside = np.union1d(outside, found)
+                found = beyond(Exchange(comm.tompi4py(), begin, outside).fetch(own)[1], begin, end)
+            nodes = np.unique(outside // block)[:, None] * block + np.arange(block)  # whole nodes
+            outside = beyond(nodes.ravel(), begin, end)
+            low = int(np.searchsorted(outside, begin))
+            self.rows = np.concatenate((outside[:low], np.arange(begin, end), outside[low:])).astype(PETSc.IntType)
+            self._layers = Exchange(comm.tompi4py(), begin, outside)
+            others = self._layers.fetch(own)
+            self._outside, self._low = outside, low
+            self._beyond = np.union1d(outside, beyond(np.concatenate((own[1], others[1])), begin, end))
+            self._needed = Exchange(comm.tompi4py(), begin, self._beyond)
             reach = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
             self._ghosted = PETSc.Vec().createSeq(len(self.rows), comm=PETSc.COMM_SELF)
             template = matrix.createVecRight()
@@ -73,14 +81,21 @@ class Seen:
         begin, end = matrix.getOwnershipRange()
         if self._scatter is None:
             indptr, indices, values = matrix.getValuesCSR()
-        else:
-            reach = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
-            part = matrix.createSubMatrices([reach], [reach])[0]
-            indptr, indices, values = part.getValuesCSR()
-            part.destroy()
-            reach.destroy()
-        first = int(np.searchsorted(self.rows, begin))
-        self.matrix = LocalMatrix(indptr.astype(np.int64), indices.astype(np.int64), values, first, end - begin)
+            self.matrix = LocalMatrix(indptr.astype(np.int64), indices.astype(np.int64), values, 0, end)
+            self.whole = self.matrix.indptr, self.matrix.indices, self.matrix.values
+            return
+        own = matrix.getValuesCSR()
+        indptr, columns, values = between(own, self._layers.fetch(own), self._low)
+        low, indices = int(np.searchsorted(self._beyond, begin)), np.empty(len(columns), np.int64)
+        number(columns, begin, end, self._beyond, low, indices)
+        self.whole = indptr, indices, values
+        seen = np.full(len(self._beyond) + end - begin, -1, np.int64)
+        place = np.searchsorted(self._beyond, self._outside)
+        seen[place + np.where(place < low, 0, end - begin)] = np.arange(len(self._outside)) + np.where(
+            self._outside < begin, 0, end - begin)
+        seen[low : low + end - begin] = self._low + np.arange(end - begin)
+        indptr, indices, values = restrict(*self.whole, seen)
+        self.matrix = LocalMatrix(indptr, indices, values, self._low, end - begin)
 
     def fetch(self, vector: PETSc.Vec) -> NDArray[np.float64]:
         """Return the entries of a vector that this rank sees. Collective."""
@@ -99,18 +114,15 @@ class Seen:
         out.set(0.0)
         self._scatter.scatter(self._ghosted, out, addv=PETSc.InsertMode.ADD_VALUES, mode=PETSc.ScatterMode.REVERSE)
 
-    def rows_of(self, matrix: PETSc.Mat) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-        """Return the seen rows of another matrix with the same row layout, CSR in global columns. Collective."""
+    def needed(self, p: Rows, begin: int) -> Rows:
+        """Return the rows of P that `whole` is to be multiplied with. Collective.
+
+        Args:
+            p: its owned rows, CSR in global columns. begin: the first of them.
+        """
         if self._scatter is None:
-            indptr, indices, values = matrix.getValuesCSR()
-        else:
-            rows = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
-            columns = PETSc.IS().createStride(matrix.getSize()[1], 0, 1, comm=PETSc.COMM_SELF)
-            part = matrix.createSubMatrices([rows], [columns])[0]
-            indptr, indices, values = part.getValuesCSR()
-            for thing in (part, rows, columns):
-                thing.destroy()
-        return indptr, indices, values
+            return p
+        return between(p, self._needed.fetch(p), int(np.searchsorted(self._beyond, begin)))
 
     def free(self) -> None:
         """Free PETSc objects."""
@@ -156,7 +168,7 @@ class Partition:
                     self.small = True
                     self._cut(matrix, tile, core, overlap, boxes)
         self.columns: NDArray[np.int64] | None = None
-        self._cohesion = self._measure(matrix)
+        self._cohesion: NDArray[np.int64] | None = None  # of the first values, measured when others come
 
     def _cut(self, matrix: PETSc.Mat, tile: int, core: int | None, overlap: int, boxes: bool) -> None:
         """Cut the level into patches. Collective."""
@@ -188,6 +200,8 @@ class Partition:
 
     def keeps(self, matrix: PETSc.Mat) -> bool:
         """Take in new values of a matrix with the same layout; answer whether the cores still fit them. Collective."""
+        if self._cohesion is None:
+            self._cohesion = self._measure(matrix)
         self.seen.read(matrix)
         return self._look(matrix)[0] == self._convective and still_fits(self._cohesion, self._measure(matrix))
 

@@ -92,7 +92,7 @@ class _Directions:
     def add(self, p: Vector, image: Vector, norm: float) -> None:
         """Keep one more direction."""
         if self._next == len(self._p) < self._restart:
-            grown = min(self._restart, max(8, 2 * len(self._p)))
+            grown = min(self._restart, max(32, 2 * len(self._p)))  # what is not used takes no memory
             for name in ("_p", "_image"):
                 bigger = np.empty((grown, p.size))
                 bigger[: self._used] = getattr(self, name)[: self._used]

@@ -32,7 +32,7 @@ from analogpde.patches.rules import (
     sampled_cost,
     smoothing_sweeps,
 )
-from analogpde.patches.smooth import Rows, smooth
+from analogpde.patches.smooth import Rows, find_orders, smooth
 from analogpde.refine.modes import softness
 from analogpde.tile.blockamc import DEEPEST, depth_needed, program_blocks
 from analogpde.tile.blocks import Blocks
@@ -151,10 +151,9 @@ class Smoother:
         threshold = settings.truncation
         if threshold is None:
             threshold = choose_truncation(settings.largest_block, width, self.border)
+        orders = find_orders(self._blocks)
         for _ in range(smoothing_sweeps(width, self.border)):
-            product = sp.csr_matrix(matrix @ sp.csr_matrix(rows[::-1], shape=shape))
-            product.sort_indices()
-            rows = smooth(local, patches, self._blocks, (product.indptr, product.indices, product.data), rows,
+            rows = smooth(local, patches, self._blocks, orders, (local.indptr, local.indices, local.values), rows, rows,
                           weight=SMOOTHING_WEIGHT, threshold=threshold, near=coarse_near,
                           shift=min(self.bank.shift, LARGEST_SHIFT_OF_P))
         p = sp.csr_matrix(rows[::-1], shape=shape)

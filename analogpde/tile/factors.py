@@ -161,23 +161,57 @@ class Factors:
             parts: which blocks of the batch each part holds, and their factors; together all, each once.
             sizes: rows of each block of the batch, shape (K,). n: width of the batch.
         """
-        count = len(sizes)
-        several = [part.groups for _, part in parts]
-        data = np.concatenate([one.data for one in several] or [np.empty((0, LANES), np.float32)])
-        members = [np.where(one.members >= 0, which[one.members] if len(which) else -1, -1)
-                   for (which, _), one in zip(parts, several, strict=True)]
-        starts = np.concatenate(([0], np.cumsum([len(one.data) for one in several]))).astype(np.int64)
-        base = [one.base + start for one, start in zip(several, starts, strict=False)]
-        nothing = np.empty(0, np.int64)
-        rows, cols = np.zeros((count, n), np.int16), np.zeros((count, n), np.int16)
-        groups = Groups(data, np.concatenate([np.empty((0, LANES), np.int64), *members]),
-                        np.concatenate([nothing, *base]), np.concatenate([nothing, *(one.width for one in several)]),
-                        np.concatenate([nothing, *(one.size for one in several)]), rows, cols, sizes)
-        out = Factors(groups, np.zeros(count, np.int64), np.ones(count, bool), np.ones(count, bool))
+        gathering = Gathering(sizes, n)
         for which, part in parts:
-            rows[which], cols[which] = part.rows, part.cols
-            out.width[which], out.regular[which], out.definite[which] = part.width, part.regular, part.definite
-        return out
+            gathering.add(which, part)
+        return gathering.factors()
+
+
+class Gathering:
+    """Puts factors of parts of a batch together as they come; their groups stay as they are.
+
+    What is copied while a part is at hand needs no second memory for all of them.
+
+    Args:
+        sizes: rows of each block of the batch, shape (K,). n: width of the batch.
+    """
+
+    def __init__(self, sizes: NDArray[np.int32], n: int) -> None:
+        self._sizes, count = sizes, len(sizes)
+        self._data: NDArray[np.floating] = np.empty((0, LANES), np.float32)
+        self._end = 0
+        nothing = np.empty(0, np.int64)
+        self._members, self._base = [np.empty((0, LANES), np.int64)], [nothing]
+        self._widths, self._heights = [nothing], [nothing]
+        self._rows, self._cols = np.zeros((count, n), np.int16), np.zeros((count, n), np.int16)
+        self._width = np.zeros(count, np.int64)
+        self._regular, self._definite = np.ones(count, bool), np.ones(count, bool)
+
+    def add(self, which: NDArray[np.int64], part: Factors) -> None:
+        """Take in the factors of some blocks, which no other part holds."""
+        groups = part.groups
+        end = self._end + len(groups.data)
+        if end > len(self._data):  # what is never written takes no memory
+            share = max(1, len(which)) / max(1, len(self._sizes))
+            room = np.empty((max(end, int(1.1 * end / min(1.0, share)) if not self._end else 2 * end), LANES),
+                            groups.data.dtype)
+            room[: self._end] = self._data[: self._end]
+            self._data = room
+        self._data[self._end : end] = groups.data
+        self._members.append(np.where(groups.members >= 0, which[groups.members] if len(which) else -1, -1))
+        self._base.append(groups.base + self._end)
+        self._widths.append(groups.width)
+        self._heights.append(groups.size)
+        self._rows[which], self._cols[which] = part.rows, part.cols
+        self._width[which], self._regular[which], self._definite[which] = part.width, part.regular, part.definite
+        self._end = end
+
+    def factors(self) -> Factors:
+        """Return the factors of the batch."""
+        groups = Groups(self._data[: self._end], np.concatenate(self._members), np.concatenate(self._base),
+                        np.concatenate(self._widths), np.concatenate(self._heights), self._rows, self._cols,
+                        self._sizes)
+        return Factors(groups, self._width, self._regular, self._definite)
 
 
 def factorise(blocks: Blocks, dtype: DTypeLike = np.float32, cells: Blocks | None = None) -> Factors:
@@ -211,20 +245,25 @@ def factorise(blocks: Blocks, dtype: DTypeLike = np.float32, cells: Blocks | Non
     return Factors.gather(parts, blocks.sizes, n)
 
 
-def _layout(
-    width: NDArray[np.int64], sizes: NDArray[np.int32], dtype: DTypeLike,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]:
-    """Group blocks: members, begin, half bandwidth and rows of each group, room for all.
-
-    Blocks of like width go together: a group is as wide as its widest.
-    """
+def arrange(
+    width: NDArray[np.int64], sizes: NDArray[np.int32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Group blocks of like width, for a group is as wide as its widest: members, half bandwidth and rows of each."""
     members = np.full((-(-len(sizes) // LANES), LANES), -1, np.int64)
     members.reshape(-1)[: len(sizes)] = np.lexsort((sizes, width))
     there = members >= 0
     widths = np.where(there, width[members], 0).max(axis=1, initial=0) if len(sizes) else np.empty(0, np.int64)
     heights = np.where(there, sizes[members], 0).max(axis=1, initial=0) if len(sizes) else np.empty(0, np.int64)
+    return members, widths, heights.astype(np.int64)
+
+
+def _layout(
+    width: NDArray[np.int64], sizes: NDArray[np.int32], dtype: DTypeLike,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]:
+    """Group blocks: members, begin, half bandwidth and rows of each group, room for all."""
+    members, widths, heights = arrange(width, sizes)
     ends = np.concatenate(([0], np.cumsum((2 * widths + 1) * heights))).astype(np.int64)
-    return members, ends[:-1], widths, heights.astype(np.int64), np.empty((int(ends[-1]), LANES), dtype)
+    return members, ends[:-1], widths, heights, np.empty((int(ends[-1]), LANES), dtype)
 
 
 def _factorise_pivoting(blocks: Blocks, dtype: DTypeLike) -> Factors:

@@ -21,7 +21,7 @@ from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import BIAS
 from analogpde.tile.dense import Inverses, worth_it
-from analogpde.tile.factors import Factors, Groups, factorise
+from analogpde.tile.factors import Gathering, Groups, factorise
 from analogpde.tile.health import POWER_ITERATION_MARGIN, bias_sway, smallest_singular_value, stable
 from analogpde.tile.held import Held
 from analogpde.tile.lines import Drawing, Lines
@@ -287,7 +287,7 @@ def program_bank(
     aims = np.empty(len(scaled.value)) if intended is not None and given is not None else intended
     n, count = blocks.size, blocks.count
     read = not chip.quiet
-    factors: list[tuple[NDArray[np.int64], Factors]] = []
+    gathering = Gathering(scaled.sizes, n)
     deviation = np.zeros(len(scaled.value) if read else 0, np.float32)
     drawn = np.zeros(count, bool)
     shared = np.zeros(count)
@@ -331,7 +331,8 @@ def program_bank(
             if chip.faults.any:  # a line without a cell, which the finite gain alone would hold
                 good &= ~silent
             done = pending[good]
-            factors.append((done, trial.select(good)))
+            kept_factors = trial.select(good)
+            gathering.add(done, kept_factors)
             drawn[done] = delta[good] > FIRST_ORDER
             shared[done] = held.shared[good]
             # the conductance through which the input drives a row is as large as the diagonal
@@ -339,7 +340,7 @@ def program_bank(
             final_shift[done], final_delta[done], final_smallest[done] = held.shift[good], delta[good], smallest[good]
             if loop is not None and good.any():
                 chosen = np.flatnonzero(good)
-                loop, kept_factors = loop.select(chosen), factors[-1][1]
+                loop = loop.select(chosen)
                 settling[done] = settling_time(loop, kept_factors, chip)
                 wire_error = max(wire_error, float(loop.wire_error.max()))
                 if not chip.ideal_lines:
@@ -384,7 +385,7 @@ def program_bank(
                 "an INV tile at all.")
     if intended is not None and aims is not None and given is not None:
         intended[:] = aims[given]
-    groups = Factors.gather(factors, scaled.sizes, n).groups
+    groups = gathering.factors().groups
     offsets = scaled.offsets if read else np.zeros(count + 1, np.int64)
     cells = slice(None) if read else slice(0, 0)
     row, col = groups.places(offsets, scaled.row[cells], scaled.col[cells])

@@ -12,11 +12,19 @@ import numpy as np
 from scipy.special import ndtri
 
 from analogpde.compiled import compiled
-from analogpde.tile.lanes import LANES
+from analogpde.tile.lanes import (
+    LANES,
+    PHILOX_INCREMENTS,
+    PHILOX_MULTIPLIERS,
+    load,
+    minus_product,
+    product,
+    store,
+    store_random,
+)
 
 _LOW = 0xFFFFFFFF
-_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers and Weyl increments of Philox4x32 (Salmon et al., table 2)
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+(_M0, _M1), (_W0, _W1) = PHILOX_MULTIPLIERS, PHILOX_INCREMENTS
 # quantiles at k/4096; the two infinite ends are never read
 _TABLE = np.concatenate(([0.0], ndtri(np.arange(1, 4096) / 4096.0), [0.0]))
 # 2^14 equally probable values of zero mean and unit variance, within four deviations
@@ -82,9 +90,12 @@ def fill_normal(out, seed, word, tile, event):  # type: ignore[no-untyped-def]
 
 @compiled
 def _fill_words(words, blocks, seed, word, tile, event):  # type: ignore[no-untyped-def]
-    """Fill words[:, :blocks] with what the generator gives; a loop of its own, so that it is vectorised."""
+    """Fill words[:, :blocks] with what the generator gives, eight counters at a time."""
     key0, key1 = np.uint64(seed) & np.uint64(_LOW), np.uint64(seed) >> np.uint64(32)
-    for block in range(blocks):
+    whole = blocks - blocks % LANES
+    for block in range(0, whole, LANES):
+        store_random(words, block, np.uint64(tile), np.uint64(event), np.uint64(word), key0, key1)
+    for block in range(whole, blocks):
         words[0, block], words[1, block], words[2, block], words[3, block] = philox(
             block, tile, event, word, key0, key1)
 
@@ -144,47 +155,20 @@ def round_to_codes(vector, codes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _subtract(y, q, data, p, v):  # type: ignore[no-untyped-def]
-    """y[q] −= data[p] · v, lane by lane; all is read before anything is written, so that vector registers serve."""
-    a0 = y[q, 0] - data[p, 0] * v[0]
-    a1 = y[q, 1] - data[p, 1] * v[1]
-    a2 = y[q, 2] - data[p, 2] * v[2]
-    a3 = y[q, 3] - data[p, 3] * v[3]
-    a4 = y[q, 4] - data[p, 4] * v[4]
-    a5 = y[q, 5] - data[p, 5] * v[5]
-    a6 = y[q, 6] - data[p, 6] * v[6]
-    a7 = y[q, 7] - data[p, 7] * v[7]
-    y[q, 0], y[q, 1], y[q, 2], y[q, 3] = a0, a1, a2, a3
-    y[q, 4], y[q, 5], y[q, 6], y[q, 7] = a4, a5, a6, a7
-
-
-@compiled
-def _lanes(y, q):  # type: ignore[no-untyped-def]
-    return y[q, 0], y[q, 1], y[q, 2], y[q, 3], y[q, 4], y[q, 5], y[q, 6], y[q, 7]
-
-
-@compiled
-def _scale_lanes(y, q, data, p):  # type: ignore[no-untyped-def]
-    a, b = _lanes(y, q), _lanes(data, p)
-    y[q, 0], y[q, 1], y[q, 2], y[q, 3] = a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]
-    y[q, 4], y[q, 5], y[q, 6], y[q, 7] = a[4] * b[4], a[5] * b[5], a[6] * b[6], a[7] * b[7]
-
-
-@compiled
 def _substitute(data, base, n, w, y):  # type: ignore[no-untyped-def]
     """Solve L U y = y in place for a group; the place t is y[w + t], the w rows of y on either side are room."""
     for j in range(n):
-        v = _lanes(y, w + j)
+        v = load(y, w + j)
         lower, target = base + 2 * w * j, w + j + 1
         for i in range(w):
-            _subtract(y, target + i, data, lower + i, v)
+            store(y, target + i, minus_product(load(y, target + i), load(data, lower + i), v))
     diagonal = base + 2 * w * n
     for j in range(n - 1, -1, -1):
-        _scale_lanes(y, w + j, data, diagonal + j)
-        v = _lanes(y, w + j)
+        v = product(load(y, w + j), load(data, diagonal + j))
+        store(y, w + j, v)
         upper = base + 2 * w * j + w
         for i in range(w):
-            _subtract(y, j + i, data, upper + i, v)
+            store(y, j + i, minus_product(load(y, j + i), load(data, upper + i), v))
 
 
 @compiled
@@ -192,14 +176,15 @@ def _substitute_transposed(data, base, n, w, y):  # type: ignore[no-untyped-def]
     """Solve (L U)ᵀ y = y in place for a group; room as for `_substitute`, zero."""
     diagonal = base + 2 * w * n
     for j in range(n):
-        upper = base + 2 * w * j + w
+        upper, v = base + 2 * w * j + w, load(y, w + j)
         for i in range(w):
-            _subtract(y, w + j, data, upper + i, _lanes(y, j + i))
-        _scale_lanes(y, w + j, data, diagonal + j)
+            v = minus_product(v, load(data, upper + i), load(y, j + i))
+        store(y, w + j, product(v, load(data, diagonal + j)))
     for j in range(n - 1, -1, -1):
-        lower = base + 2 * w * j
-        for i in range(w):
-            _subtract(y, w + j, data, lower + i, _lanes(y, w + j + 1 + i))
+        lower, v = base + 2 * w * j, load(y, w + j)
+        for i in range(w - 1, -1, -1):
+            v = minus_product(v, load(data, lower + i), load(y, w + j + 1 + i))
+        store(y, w + j, v)
 
 
 @compiled
@@ -251,38 +236,58 @@ def solve_groups(data, members, group_base, group_width, group_size, rows, cols,
 
 
 @compiled
-def probe_groups(data, members, group_base, group_width, group_size, rows, sizes, begin, first, start, y, norm):  # type: ignore[no-untyped-def]
-    """One step of the power iteration on (L U)⁻ᵀ (L U)⁻¹ for every block: norm[k] becomes ‖(L U)⁻¹ v‖ for ‖v‖ = 1.
+def _norms(y, w, n, out):  # type: ignore[no-untyped-def]
+    out[:] = 0.0
+    for t in range(w, w + n):
+        for lane in range(LANES):
+            out[lane] += np.float64(y[t, lane]) * np.float64(y[t, lane])
+    for lane in range(LANES):
+        out[lane] = np.sqrt(out[lane])
 
-    Group g has the rows from begin[g] of y to itself. The first step takes `start`, by rows of the blocks.
+
+@compiled
+def probe_groups(data, members, group_base, group_width, group_size, rows, sizes, starts, steps, settled, norm):  # type: ignore[no-untyped-def]
+    """Estimate ‖(L U)⁻¹‖ of every block by power iteration from below, the largest from several `starts`.
+
+    A group is done when no value in it has grown by more than the fraction `settled`, after three steps at least and
+    `steps` at most. The starts are by rows of the blocks, shape (S, n).
     """
-    total = np.empty(LANES)
+    longest = 0
+    for g in range(group_base.size):
+        longest = max(longest, group_size[g] + 2 * group_width[g])
+    y = np.empty((longest, LANES), data.dtype)
+    length, before = np.empty(LANES), np.empty(LANES)
     for g in range(group_base.size):
         n, w = group_size[g], group_width[g]
-        v = y[begin[g]: begin[g] + n + 2 * w]
-        if first:
-            v[:] = 0.0
+        for start in range(starts.shape[0]):
+            y[: n + 2 * w] = 0.0
+            for lane in range(LANES):
+                k = members[g, lane]
+                for t in range(sizes[k] if k >= 0 else 0):
+                    y[w + t, lane] = starts[start, rows[k, t]]
+            before[:] = 0.0
+            for step in range(steps):
+                if step > 0:
+                    _room(n, w, y)
+                    _settle(data, group_base[g], n, w, y, True)
+                _norms(y, w, n, length)
+                for lane in range(LANES):
+                    length[lane] = 1.0 / max(length[lane], 1e-30)
+                for t in range(w, w + n):
+                    for lane in range(LANES):
+                        y[t, lane] *= np.float32(length[lane])
+                _room(n, w, y)
+                _settle(data, group_base[g], n, w, y, False)
+                _norms(y, w, n, length)
+                moving = False
+                for lane in range(LANES):
+                    if members[g, lane] >= 0:
+                        moving = moving or length[lane] > (1.0 + settled) * before[lane]
+                        if length[lane] > before[lane]:  # not if no number
+                            before[lane] = length[lane]
+                if step >= 2 and not moving:
+                    break
             for lane in range(LANES):
                 k = members[g, lane]
                 if k >= 0:
-                    for t in range(sizes[k]):
-                        v[w + t, lane] = start[rows[k, t]]
-        else:
-            _room(n, w, v)
-            _settle(data, group_base[g], n, w, v, True)
-        for again in range(2):
-            total[:] = 0.0
-            for t in range(w, w + n):
-                for lane in range(LANES):
-                    total[lane] += np.float64(v[t, lane]) * np.float64(v[t, lane])
-            if again == 0:
-                for lane in range(LANES):
-                    total[lane] = 1.0 / max(np.sqrt(total[lane]), 1e-30)
-                for t in range(w, w + n):
-                    for lane in range(LANES):
-                        v[t, lane] *= np.float32(total[lane])
-                _room(n, w, v)
-                _settle(data, group_base[g], n, w, v, False)
-        for lane in range(LANES):
-            if members[g, lane] >= 0:
-                norm[members[g, lane]] = np.sqrt(total[lane])
+                    norm[k] = max(norm[k], before[lane])

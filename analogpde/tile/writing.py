@@ -13,31 +13,47 @@ from numpy.typing import NDArray
 
 from analogpde.chip import Chip
 from analogpde.compiled import compiled
-from analogpde.tile.noise import Purpose, read_normal, stream
+from analogpde.tile.kernels import fill_read
+from analogpde.tile.noise import Purpose, stream
 
 PULSE = "~pulse"  # behind the noise's name: a stream for each pulse of the loop
 STUCK = np.inf  # target of a cell that does not move
 
 
 @compiled
-def _pulse(distance, cell, step, spread, tolerance, draws, count):  # type: ignore[no-untyped-def]
-    """Give every cell under way a pulse; move those that need another to the front and return how many they are."""
-    left = 0
-    for i in range(distance.size):
-        away = distance[i]
-        away -= min(max(away, -step), step) + spread * draws[i]
-        count[cell[i]] += 1
-        if abs(away) > tolerance:
-            distance[left], cell[left] = away, cell[i]
-            left += 1
-    return left
+def _pulse(target, line, ends, window, step, spread, tolerance, seed, streams, tiles, event, most):  # type: ignore[no-untyped-def]
+    """Give the cells of each tile pulses until none needs another; return how many that took.
 
-
-@compiled
-def _slowest(count, line, most):  # type: ignore[no-untyped-def]
-    """Fill `most` with the largest count of each line."""
-    for i in range(count.size):
-        most[line[i]] = max(most[line[i]], count[i])
+    `streams` has the word of each pulse, as many as a cell gets at most; `most` becomes the largest count of each line.
+    """
+    longest = 0
+    for k in range(tiles.size):
+        longest = max(longest, ends[k + 1] - ends[k])
+    distance, cell, count = np.empty(longest), np.empty(longest, np.int64), np.empty(longest, np.int64)
+    draws, words = np.empty(longest + 8, np.float32), np.empty((4, longest // 8 + 1), np.uint64)
+    total = 0
+    for k in range(tiles.size):
+        begin, left = ends[k], ends[k + 1] - ends[k]
+        for i in range(left):
+            distance[i], cell[i], count[i] = target[begin + i] * window, i, streams.size
+        for pulse in range(streams.size):
+            if left == 0:
+                break
+            fill_read(draws, words, left, seed, streams[pulse], tiles[k], event)
+            pending = 0
+            for i in range(left):  # those that need another move to the front
+                away = distance[i]
+                away -= min(max(away, -step), step) + spread * draws[i]
+                mine = cell[i]
+                more = abs(away) > tolerance
+                count[mine] = streams.size if more else pulse + 1
+                distance[pending], cell[pending] = away, mine
+                pending += more
+            left = pending
+        for i in range(ends[k + 1] - begin):
+            total += count[i]
+            most[line[begin + i]] = max(most[line[begin + i]], count[i])
+    return total
 
 
 @compiled
@@ -95,22 +111,14 @@ def write(
         return Written()
     w = chip.writing
     tolerance = chip.verify_tolerance if tolerance is None else tolerance
-    count = np.zeros(len(target), np.int64)
-    if w.step is None or tolerance == 0.0:
-        count[:] = 1
-    else:
-        distance, cell = target * chip.cell.window, np.arange(len(target))
-        for pulse in range(w.limit):
-            offsets = np.searchsorted(cell, ends)
-            word = stream(Purpose.PROGRAMMING, f"{name}{PULSE}{pulse}")
-            draws = read_normal(offsets, seed=seed, word=word, tiles=tiles, event=event)
-            left = _pulse(distance, cell, w.step, w.spread or 0.0, tolerance, draws, count)
-            distance, cell = distance[:left], cell[:left]
-            if not left:
-                break
     most = np.zeros(int(line.max()) + 1, np.int64)
-    _slowest(count, line, most)
-    return Written(len(target), int(count.sum()), int(most.sum()))
+    if w.step is None or tolerance == 0.0:
+        most[line] = 1
+        return Written(len(target), len(target), int(most.sum()))
+    streams = np.array([stream(Purpose.PROGRAMMING, f"{name}{PULSE}{pulse}") for pulse in range(w.limit)], np.uint64)
+    pulses: int = _pulse(target, line, ends, chip.cell.window, w.step, w.spread or 0.0, tolerance, np.uint64(seed),
+                         streams, tiles, np.uint64(event & 0xFFFFFFFF), most)
+    return Written(len(target), pulses, int(most.sum()))
 
 
 def write_levels(

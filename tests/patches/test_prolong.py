@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from analogpde.patches.blocks import cut_blocks
 from analogpde.patches.grow import LocalMatrix, Patches
-from analogpde.patches.smooth import smooth
+from analogpde.patches.smooth import find_orders, smooth
 
 
 def smoothed(p, s, weight, threshold):
@@ -15,8 +15,10 @@ def smoothed(p, s, weight, threshold):
     each, ones = np.arange(n), np.ones(n, np.int32)
     local = LocalMatrix(np.arange(n + 1), each, np.ones(n), 0, n)
     patches = Patches(each[:, None], ones, ones, each, ones > 0)
-    rows = smooth(local, patches, cut_blocks(local, patches, 0), (s.indptr, s.indices, s.data),
-                  (p.indptr, p.indices, p.data), weight=weight, threshold=threshold, near=np.ones((p.shape[1], 1)))
+    blocks = cut_blocks(local, patches, 0)
+    rows = smooth(local, patches, blocks, find_orders(blocks), (np.arange(n + 1), each, np.ones(n)),
+                  (s.indptr, s.indices, s.data), (p.indptr, p.indices, p.data), weight=weight, threshold=threshold,
+                  near=np.ones((p.shape[1], 1)))
     return sp.csr_matrix(rows[::-1], shape=p.shape)
 
 
