@@ -67,12 +67,13 @@ class Held:
             found = list_cells(factors.data, factors.members, factors.base, factors.width, factors.size, offsets, row,
                                col, deviation, exact, stride, np.float32(BEYOND * smallest), near, first, value, spread,
                                place, draw, far_first, far_value, far_place)
+        # room that is never written takes no memory: there is no need to copy what was found out of it
         kept = slice(0 if exact.all() else len(row))
         sorted_row, sorted_col, variance = row[kept].copy(), col[kept].copy(), deviation[kept].copy()
         if not exact.all():
             sort_by_diagonals(offsets, row, col, deviation, sorted_row, sorted_col, variance)
-        return Held(factors, offsets, sorted_row, sorted_col, variance, exact, near, first, value[: found[0]].copy(),
-                    spread[: found[0]].copy(), place[: found[0]].copy(), draw[: found[0]].copy(), far_first,
+        return Held(factors, offsets, sorted_row, sorted_col, variance, exact, near, first, value[: found[0]],
+                    spread[: found[0]], place[: found[0]], draw[: found[0]], far_first,
                     far_value[: found[1]].copy(), far_place[: found[1]].copy(), stride)
 
     @property
