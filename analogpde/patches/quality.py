@@ -81,10 +81,12 @@ def slow_cores(matrix: LocalMatrix, patches: Patches) -> NDArray[np.int64]:
         entries, n = slice(blocks.offsets[k], blocks.offsets[k + 1]), int(blocks.sizes[k])
         core = np.zeros((n, n))
         core[blocks.row[entries], blocks.col[entries]] = blocks.value[entries]
-        scale = 1.0 / np.sqrt(np.abs(np.diag(core)))
-        core = 0.5 * np.sign(core[0, 0]) * (core + core.T)
+        scale, sign = 1.0 / np.sqrt(np.abs(np.diag(core))), np.sign(core[0, 0])
+        rows = patches.index[chosen[k], :n]
+        sums = np.array([matrix.values[matrix.indptr[i] : matrix.indptr[i + 1]].sum() for i in rows])
+        core = 0.5 * sign * (core + core.T)
         np.fill_diagonal(core, 0.0)
-        np.fill_diagonal(core, -core.sum(axis=1))
+        np.fill_diagonal(core, np.maximum(sign * sums, 0.0) - core.sum(axis=1))
         eigenvalues = np.linalg.eigvalsh(scale[:, None] * core * scale)
         slow += bool((eigenvalues[np.abs(eigenvalues) > ZERO] < SLOW).any())
     return np.array([slow, blocks.count])
