@@ -197,7 +197,8 @@ def orders(data: dict[str, dict[str, dict[str, Any]]]) -> str:
 def closures(data: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Return what closures do to the Rossby-Haurwitz wave."""
     names = {"none": "none (`-upwind 0`)", "anticipated": "anticipated potential vorticity (`-closure anticipated`)",
-             "subscales": "of subscales, the default"}
+             "subscales": "of subscales (`-closure subscales`)",
+             "bounded": "of subscales, with bounds on potential vorticity: the default"}
     lines = [["closure", *(f"{what}, level {level}" for level in (2, 3)
                            for what in ("rotation, °/day", "potential enstrophy"))]]
     for name, words in names.items():
