@@ -50,8 +50,9 @@ OPTIONS = (
            high=360.0),
     Option("upwind", "real", UPWIND, "Upwinding of the vorticity, in units of cell/(2·degree·wind); 0: none.", low=0.0,
            high=2.0),
-    Option("closure", "choice", CLOSURES[0], "Of what the upwinding takes enstrophy out: of scales that the mesh "
-           "cannot show, or of all (anticipated potential vorticity).", choices=CLOSURES),
+    Option("closure", "choice", CLOSURES[0], "What the upwinding takes enstrophy out of: subscales, which the mesh "
+           "cannot show; all scales (anticipated potential vorticity); bounded: subscales, but all where the potential "
+           "vorticity has left its initial range.", choices=CLOSURES),
     Option("viscosity", "real", 0.0, "Viscosity of the vorticity, m²/s.", low=0.0),
     Option("initial", "text", None, "Initial state instead of a case: a Python file that defines vorticity(longitude, "
            "latitude) and depth(longitude, latitude), or a checkpoint (.npz)."),
@@ -182,7 +183,8 @@ class Simulation:
         self._counted: dict[str, tuple[int, int]] = {}
         depth = todo.meta["reference_depth"] if run["restart"] else None
         self.closure = {name: todo.meta[name] if run["restart"] else run[name] for name in CLOSURE}
-        self.model = ShallowWater(run, todo.case, todo.level, todo.degree, todo.dt, depth, **self.closure)
+        self.model = ShallowWater(run, todo.case, todo.level, todo.degree, todo.dt, depth, **self.closure,
+                                  bounds=todo.meta["bounds"] if run["restart"] else None)
         self.nodes = checkpoint.NodeOrder(self.model.space)
         if todo.fields is not None:
             self._load()
@@ -222,7 +224,8 @@ class Simulation:
         checkpoint.write(run.folder / CHECKPOINT, self.nodes, model.fields(), {
             "step": self.step, "time": self.step * todo.dt, "dt": todo.dt, "level": todo.level, "degree": todo.degree,
             "case": name, "rotation": rotation, "initial": initial, "reference_depth": model.reference,
-            **self.closure, "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
+            "bounds": model.bounds, **self.closure,
+            "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
 
     def advance(self) -> None:
         """Take a step, and add the new state to the series.
@@ -397,6 +400,7 @@ def answer(simulation: Simulation) -> None:
         low, high = model.extremes(function)
         run.answer(f"smallest {name}", scale * low, unit)
         run.answer(f"largest {name}", scale * high, unit)
+    run.answer("potential vorticity beyond its initial range, of that range", model.beyond())
     run.answer("largest wind", max(row["speed"] for row in series.rows), "m/s")
     run.answer("largest advective CFL", max(row["advective_cfl"] for row in series.rows))
     run.answer("gravity-wave CFL", last["gravity_cfl"])

@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the tree that this script is in, installed or not
 
 from results_table import commit  # noqa: E402
+from weather_cases import CASES, SOLVERS, Case  # noqa: E402
 
 DATA, PAGE, IMAGES = ROOT / "docs" / "weather.json", ROOT / "docs" / "weather.md", ROOT / "docs" / "images"
-
-SOLVERS = {
-    "FP64": "-ksp_type cg -pc_type gamg -ksp_rtol 1e-8",
-    "rram128": "-ksp_type analog -analog_chip rram128",
-    "pku2025": "-ksp_type analog -analog_chip pku2025",
-}
-"""By the name of their columns."""
 
 EDITION = {"density_current": 1, "shallow_water": 2}
 """What a script's equations are: results of another edition are made again, and marked on the page until then."""
@@ -46,180 +39,6 @@ BUSY = 6.0
 """Load average above which times are not shown."""
 
 OLD = "\\*: with the upwinding of edition 1, τ = ½ dt everywhere; to be made again.\n"
-
-Format = Callable[[float], str]
-
-
-def small(value: float) -> str:
-    """Return an error or a drift."""
-    return f"{value:.1e}"
-
-
-def change(value: float) -> str:
-    """Return a signed drift."""
-    return f"{value:+.1e}"
-
-
-def digits(count: int) -> Format:
-    """Return what writes numbers with so many decimals."""
-    return lambda value: f"{value:,.{count}f}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a table.
-
-    Args:
-        answer: name in the report.
-        label: on the page.
-        published: what others have, and what is asked here; words.
-        show: writes the value.
-    """
-
-    answer: str
-    label: str
-    published: str = ""
-    show: Format = small
-
-
-@dataclass(frozen=True)
-class Case:
-    """A run of a problem script, made by every solver.
-
-    Args:
-        title: heading.
-        script: of problems/.
-        options: of the script.
-        rows: what is shown.
-        full: only with --full.
-        picture: whether the page shows the script's picture.
-        note: below the table.
-        by_hand: only with --only: hours. Such a run leaves checkpoints in results/weather/ and goes on from them.
-        solvers: that make it.
-        section: whether the page has a table of its own for it.
-    """
-
-    title: str
-    script: str
-    options: str
-    rows: tuple[Row, ...]
-    full: bool = True
-    picture: bool = False
-    note: str = ""
-    by_hand: bool = False
-    solvers: tuple[str, ...] = tuple(SOLVERS)
-    section: bool = True
-
-
-HEAT = (Row("relative change of the integral of density times theta'", "change of ∫ρ₀θ′, the state",
-            "exact by construction", change),
-        Row("the same of the field as solved", "the same, the solved field", "accuracy of the solves", change))
-STRAKA = (
-    Row("front (-1 K at the ground)", "front, m", "15,537; asked for 15,200…15,700", digits(0)),
-    Row("smallest potential temperature perturbation", "smallest θ′, K", "−9.77; asked for −9…−10.5", digits(2)),
-    Row("largest potential temperature perturbation", "largest θ′, K", "0", digits(2)),
-    Row("largest horizontal wind", "largest u, m/s", "36.46", digits(2)),
-    Row("smallest horizontal wind", "smallest u, m/s", "−15.19", digits(2)),
-    Row("largest updraught", "largest w, m/s", "12.93", digits(2)),
-    Row("largest downdraught", "smallest w, m/s", "−15.95", digits(2)),
-    Row("rotors", "rotors", "3", digits(0)),
-    *HEAT,
-)
-BUBBLE = (
-    Row("top of the bubble (0.1 K on its axis)", "top of the bubble, m", "figure only", digits(0)),
-    Row("largest potential temperature perturbation", "largest θ′, K", "0.5 at the start, never more", digits(3)),
-    Row("largest updraught", "largest w, m/s", "", digits(2)),
-    Row("kinetic energy, of the potential energy released", "kinetic energy, of the potential released",
-        "1 without viscosity", digits(3)),
-    *HEAT,
-)
-DRIFTS = (Row("relative change of mass", "change of mass", "exact by construction", change),
-          Row("relative change of energy", "change of energy", "", change),
-          Row("relative change of potential enstrophy", "change of potential enstrophy", "", change))
-
-
-def drifts(energy: str = "", enstrophy: str = "") -> tuple[Row, ...]:
-    """Return the rows of the invariants with what is asked of them."""
-    return (DRIFTS[0], Row(DRIFTS[1].answer, DRIFTS[1].label, energy, change),
-            Row(DRIFTS[2].answer, DRIFTS[2].label, enstrophy, change))
-
-
-def tc2(l2: str, linf: str) -> tuple[Row, ...]:
-    """Return the rows of a steady flow with what is asked of its errors."""
-    return (Row("relative l1 error of the depth", "l1(h)"), Row("relative l2 error of the depth", "l2(h)", l2),
-            Row("relative l∞ error of the depth", "l∞(h)", linf), *DRIFTS,
-            Row("divergence energy at the end over that at day 2", "∫∣∇χ∣² at the end, of that at day 2",
-                "below 3", digits(2)))
-
-
-GALEWSKY = (
-    Row("largest vorticity", "largest ζ, 10⁻⁵/s", "asked for 12…15 (day 6)", digits(2)),
-    Row("smallest vorticity", "smallest ζ, 10⁻⁵/s", "", digits(2)),
-    Row("largest wind", "largest wind, m/s", "80 at the start", digits(1)),
-    *DRIFTS,
-)
-
-CASES = {
-    "straka-200": Case("Density current, nodes 200 m apart", "density_current", "-case straka -resolution 200", STRAKA,
-                       full=False),
-    "straka-100": Case("Density current, nodes 100 m apart", "density_current", "-case straka -resolution 100", STRAKA,
-                       picture=True),
-    "straka-100-anelastic": Case("The same, anelastic", "density_current",
-                                 "-case straka -resolution 100 -equations anelastic", STRAKA[:-2],
-                                 note="Straka's reference is compressible. What the anelastic equations leave out, of "
-                                 "the order θ′/θ₀ = 5 %, is what the front lags by."),
-    "straka-50": Case("Density current, nodes 50 m apart", "density_current", "-case straka -resolution 50", STRAKA,
-                      by_hand=True),
-    "bubble-25": Case("Warm bubble, nodes 25 m apart", "density_current", "-case bubble -resolution 25", BUBBLE,
-                      full=False),
-    "bubble-10": Case("Warm bubble, nodes 10 m apart", "density_current", "-case bubble", BUBBLE, picture=True),
-    "tc2-L2": Case("TC2, level 2, 5 days", "shallow_water", "-case tc2 -level 2", tc2("", ""), full=False),
-    "tc2-L3": Case("TC2, level 3, 5 days", "shallow_water", "-case tc2 -level 3 -dt 1800",
-                   tc2("asked for ≤ 5e-6", "asked for ≤ 3e-5"), full=False),
-    "tc2-L4": Case("TC2, level 4, 5 days", "shallow_water", "-case tc2 -level 4 -dt 900", tc2("asked for ≤ 4e-7", "")),
-    "tc2-L4-12d": Case("TC2, level 4, 12 days", "shallow_water", "-case tc2 -level 4 -days 12",
-                       tc2("asked for ≤ 1e-6", "")),
-    "tc2-L3-20d": Case("TC2, level 3, 20 days", "shallow_water", "-case tc2 -level 3 -days 20", tc2("", "")),
-    "tc5-L2": Case("TC5, level 2, 2 days", "shallow_water", "-case tc5 -level 2 -days 2", drifts(), full=False),
-    "tc5-L3": Case("TC5, level 3, 15 days", "shallow_water", "-case tc5 -level 3 -days 15",
-                   (*drifts("asked for ≤ 2e-5", "asked for ≤ 1e-3"),
-                    Row("smallest depth", "smallest h, m", "", digits(0)),
-                    Row("largest depth", "largest h, m", "", digits(0))), picture=True),
-    "tc6-L3": Case("TC6, level 3, 7 days", "shallow_water", "-case tc6 -level 3 -days 7",
-                   (Row("rotation of the wave", "rotation of the wave, °/day",
-                        "12.2 in the nondivergent model (Haurwitz); slower with a free surface", digits(2)),
-                    Row("amplitude of the wave over that at the start", "amplitude of wave 4, of the first", "",
-                        digits(2)),
-                    *drifts("asked for ≤ 5e-5")), picture=True),
-    "galewsky-L3": Case("Galewsky's jet, level 3, 6 days", "shallow_water", "-case galewsky -level 3 -days 6",
-                        GALEWSKY, full=False,
-                        note="Level 3 is too coarse for this case: it shows that it runs, no more."),
-    "galewsky-L4": Case("Galewsky's jet, level 4, 6 days", "shallow_water", "-case galewsky -level 4 -days 6",
-                        GALEWSKY, note="The mesh itself, with its five-fold symmetry, starts five waves around the "
-                        "Earth before the perturbation's get there: good for a look, not for comparison."),
-    "galewsky-L5": Case("Galewsky's jet, level 5, 6 days, without viscosity", "shallow_water",
-                        "-case galewsky -level 5 -days 6", GALEWSKY, by_hand=True, picture=True,
-                        note="Without viscosity not even the published spectral solution is converged at T682 (Scott, "
-                        "<https://www.nwra.com/resumes/scott/research/swbti.html>): the largest vorticity is one of "
-                        "the mesh. At 5 of 40,962 nodes it is above 15: their potential vorticity is up to 10 % above "
-                        "the largest of the initial state, which the exact flow would keep."),
-    "galewsky-L5-anticipated": Case("Galewsky's jet, level 5, 6 days, anticipated potential vorticity", "shallow_water",
-                                    "-case galewsky -level 5 -days 6 -closure anticipated", GALEWSKY, by_hand=True,
-                                    picture=True, note="This closure takes enstrophy out of all scales. On level 4 the "
-                                    "largest vorticity is 14.4, the potential vorticity at most 4 % above the first."),
-    "galewsky-L5-viscous": Case("Galewsky's jet, level 5, 6 days, viscosity 10⁵ m²/s", "shallow_water",
-                                "-case galewsky -level 5 -days 6 -viscosity 1e5", GALEWSKY, by_hand=True, picture=True,
-                                note="With a viscosity that stays the same on finer meshes the solution converges; "
-                                "the same page of Scott's recommends it for tests. Here it acts on the vorticity "
-                                "only."),
-} | {
-    f"tc6-L{level}-{name}": Case(f"TC6, level {level}, {name}", "shallow_water",
-                                 f"-case tc6 -level {level} -days 7 {options}".rstrip(),
-                                 (Row("rotation of the wave", "", "", digits(2)), DRIFTS[2]), solvers=("FP64",),
-                                 section=False)
-    for level in (2, 3) for name, options in (("none", "-upwind 0"), ("anticipated", "-closure anticipated"),
-                                              ("subscales", ""))
-}
 
 
 def command(case: Case, solver: str) -> str:
@@ -378,7 +197,8 @@ def orders(data: dict[str, dict[str, dict[str, Any]]]) -> str:
 def closures(data: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Return what closures do to the Rossby-Haurwitz wave."""
     names = {"none": "none (`-upwind 0`)", "anticipated": "anticipated potential vorticity (`-closure anticipated`)",
-             "subscales": "of subscales, the default"}
+             "subscales": "of subscales (`-closure subscales`)",
+             "bounded": "of subscales, with bounds on potential vorticity: the default"}
     lines = [["closure", *(f"{what}, level {level}" for level in (2, 3)
                            for what in ("rotation, °/day", "potential enstrophy"))]]
     for name, words in names.items():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from analogpde.errors import InvalidInput
 from analogpde.fem.arguments import on_root
 
-FORMAT = "analogpde-checkpoint/1"
+FORMAT = "analogpde-checkpoint/2"
 _META = "meta"
 
 

@@ -40,8 +40,17 @@ work. With q = 0 it is the anticipated potential vorticity method of Sadourny an
 Sciences 42, 1985), which takes enstrophy out of all scales. Half of Codina's τ is the most that leaves the limit of the
 time step as it is without (`multistep.STABLE`; scripts/scan_stability.py)."""
 
-CLOSURES = ("subscales", "anticipated")
-"""Whether q is the projection or 0."""
+CLOSURES = ("bounded", "subscales", "anticipated")
+"""Where q is 0: where η/h leaves the range of the initial state, nowhere, everywhere.
+
+The exact flow carries η/h along and keeps it in that range. Where a state has left it, `bounded` also diffuses the
+vorticity across the flow, by the flux −τ|u|² h ∂(η/h), as much as upwinding does along it: the streamlines of a vortex
+follow its vorticity, so that upwinding alone hardly acts on its extreme. This flux does work, no other does. With σ = 1
+in the range and 0 outside, q is the projection of σ√τ u·∇η, and η* has σq: upwinding takes ‖√τ u·∇η‖² − ‖q‖² out, which
+is not negative."""
+
+BEYOND = 1e-3
+"""How far beyond its bounds η/h has left them for sure, of the distance between the two."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,7 @@ class ShallowWater:
         depth: reference depth H in m; None: the largest of the initial state.
         upwind: see UPWIND; 0 is no closure.
         closure: of CLOSURES.
+        bounds: of η/h; None: those of the initial state.
         viscosity: ν in m²/s of ν ∇²ζ.
 
     Raises:
@@ -89,10 +99,11 @@ class ShallowWater:
     """
 
     def __init__(self, run: Run, case: Case, level: int, degree: int, dt: float, depth: float | None = None,
-                 upwind: float = UPWIND, closure: str = CLOSURES[0], viscosity: float = 0.0) -> None:
+                 upwind: float = UPWIND, closure: str = CLOSURES[0], viscosity: float = 0.0,
+                 bounds: Sequence[float] | None = None) -> None:
         self.comm, self.dt, self.degree, self._run = run.comm, dt, degree, run
         self.viscosity = viscosity
-        self.upwind, self.projects = upwind / (2 * degree), upwind > 0 and closure == "subscales"
+        self.upwind, self.projects = upwind / (2 * degree), upwind > 0 and closure != "anticipated"
         self.mesh = create_sphere(run.comm, level, RADIUS)
         self.space = space = fem.functionspace(self.mesh, ("Lagrange", degree))
         self.ground = self.interpolate(case.mountain, "mountain")
@@ -138,7 +149,11 @@ class ShallowWater:
         self.past_waves: list[NDArray] = []
         """S h and D (2, owned) of the present and the last step, newest first."""
         self._sectoral: NDArray | None = None
+        self._bounded = closure == "bounded"
+        self.bounds: tuple[float, ...] = ()
+        """Smallest and largest η/h of the initial state, 1/(m s)."""
         self._begin(case, start)
+        self._bound(bounds)
 
     def interpolate(self, field: Field, name: str) -> fem.Function:
         """Return a function of longitude and latitude as a finite-element function."""
@@ -166,6 +181,24 @@ class ShallowWater:
         self.depth.begin([self.depth.values.copy()])
         self.vorticity.values[:] = fields[0].x.petsc_vec.array  # a guess
         ones.destroy()
+
+    def _bound(self, bounds: Sequence[float] | None = None) -> None:
+        """Set the bounds of η/h, by default those of the state in vorticity and depth. Collective."""
+        low, high = self.bounds = tuple(bounds) if bounds is not None else self._range()
+        # and how far beyond them σ is 0; where all is one value, rounding alone shall not matter
+        ramp = max(BEYOND * (high - low), 1e-9 * max(abs(low), abs(high)))
+        self._limits = np.array([low, high, ramp if ramp > 0 else 1.0] if self._bounded else [-np.inf, np.inf, 1.0])
+
+    def _range(self) -> tuple[float, float]:
+        """Return smallest and largest η/h of the nodes. Collective."""
+        ratio = (self.vorticity.values + self.planetary.x.petsc_vec.array) / self.depth.values
+        return (self.comm.allreduce(float(ratio.min(initial=np.inf)), MPI.MIN),
+                self.comm.allreduce(float(ratio.max(initial=-np.inf)), MPI.MAX))
+
+    def beyond(self) -> float:
+        """Return how far η/h is out of the bounds that the exact flow keeps, of their distance."""
+        (low, high), (least, most) = self.bounds, self._range()
+        return max(low - least, most - high, 0.0) / (high - low) if high > low else 0.0
 
     def times(self, A: PETSc.Mat, values: NDArray) -> NDArray:
         """Return A times owned values."""
@@ -200,13 +233,13 @@ class ShallowWater:
         if self.projects:
             with self._run.assembling():
                 total = np.zeros(len(self.absolute.x.array))
-                tangent.advection(*basis, *flow, self.upwind, total)
+                tangent.advection(*basis, *flow, self.depth.function.x.array, self.upwind, self._limits, total)
                 total = self._collect(total)
             self._solve(self.advection, total)
         with self._run.assembling():
             sums = np.zeros((4, len(self.absolute.x.array)))
             tangent.tendencies(*basis, *flow, self.advection.function.x.array, self.depth.function.x.array,
-                               self.reference, self.upwind, sums)
+                               self.reference, self.upwind, self._limits, sums)
             rows = [self._collect(row) for row in sums]
         self._solve(self.kinetic, rows[3])
         rows[1] += self.times(self.stiffness, self.kinetic.values + GRAVITY * self.ground.x.petsc_vec.array)
@@ -313,6 +346,7 @@ class ShallowWater:
                 unknown.values[:] = named[name]
                 unknown.function.x.scatter_forward()
         self.depth.begin([self.depth.values.copy()])
+        self._bound()
 
     def restore(self, named: dict[str, NDArray]) -> None:
         """Put back what `fields` returned."""

@@ -70,10 +70,19 @@ def tabulate(space: fem.FunctionSpace, quadrature_degree: int) -> Cells:
 
 
 @compiled
+def inside(value: float, bounds: NDArray) -> float:
+    """Return 1 between bounds[0] and bounds[1], falling linearly to 0 where a value is off by bounds[2]."""
+    return min(max(1.0 - max(value - bounds[1], bounds[0] - value) / bounds[2], 0.0), 1.0)
+
+
+@compiled
 def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, height: NDArray, psi: NDArray,
                chi: NDArray, eta: NDArray, smooth: NDArray, h: NDArray, reference: float, upwind: float,
-               out: NDArray) -> None:
-    """Add up ∫ η*u·∇w, ∫ η*(n×u)·∇w, ∫ (h − H)u·∇w and ∫ ½|u|²w: u = n×∇ψ + ∇χ, η* = η − √τ (√τ u·∇η − q).
+               bounds: NDArray, out: NDArray) -> None:
+    """Add up ∫ (η*u − F)·∇w, ∫ η*(n×u)·∇w, ∫ (h − H)u·∇w and ∫ ½|u|²w.
+
+    Here u = n×∇ψ + ∇χ and η* = η − √τ (√τ u·∇η − σq), σ being 1 where η/h is within its bounds and 0 outside; and
+    F = (1 − σ) τ v (v·h∇(η/h)) with v = n×u.
 
     Args:
         dofs, basis, gradient, weight, height: of `Cells`.
@@ -81,6 +90,7 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
             depth.
         reference: H in m.
         upwind: τ |u|/height.
+        bounds: of η/h, and how far beyond them σ is 0.
         out: (4, unknowns), changed in place; entries of ghosts are to be sent to their owners.
     """
     n = dofs.shape[1]
@@ -88,7 +98,7 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
     for c in range(dofs.shape[0]):
         local[:] = 0.0
         for q in range(basis.shape[0]):
-            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = value = mean = depth = 0.0
+            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = h_x = h_y = value = mean = depth = 0.0
             for i in range(n):
                 d = dofs[c, i]
                 gx, gy = gradient[c, q, 0, i], gradient[c, q, 1, i]
@@ -98,6 +108,8 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
                 chi_y += gy * chi[d]
                 eta_x += gx * eta[d]
                 eta_y += gy * eta[d]
+                h_x += gx * h[d]
+                h_y += gy * h[d]
                 value += basis[q, i] * eta[d]
                 mean += basis[q, i] * smooth[d]
                 depth += basis[q, i] * h[d]
@@ -105,13 +117,16 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
             w = weight[c, q]
             square = u * u + v * v
             root = np.sqrt(upwind * height[c] / np.sqrt(square)) if square > 0.0 else 0.0
-            advected = w * (value - root * (root * (u * eta_x + v * eta_y) - mean))
+            ratio = value / depth
+            keep = inside(ratio, bounds)
+            advected = w * (value - root * (root * (u * eta_x + v * eta_y) - keep * mean))
+            spread = w * (1.0 - keep) * root * root * (u * (eta_y - ratio * h_y) - v * (eta_x - ratio * h_x))
             flux = w * (depth - reference)
             kinetic = 0.5 * w * square
             for i in range(n):
                 along = u * gradient[c, q, 0, i] + v * gradient[c, q, 1, i]
                 across = -v * gradient[c, q, 0, i] + u * gradient[c, q, 1, i]
-                local[0, i] += advected * along
+                local[0, i] += advected * along - spread * across
                 local[1, i] += advected * across
                 local[2, i] += flux * along
                 local[3, i] += kinetic * basis[q, i]
@@ -122,17 +137,17 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
 
 @compiled
 def advection(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, height: NDArray, psi: NDArray,
-              chi: NDArray, eta: NDArray, upwind: float, out: NDArray) -> None:
-    """Add up ∫ √τ u·∇η w with u = n×∇ψ + ∇χ.
+              chi: NDArray, eta: NDArray, h: NDArray, upwind: float, bounds: NDArray, out: NDArray) -> None:
+    """Add up ∫ σ√τ u·∇η w with u = n×∇ψ + ∇χ and σ as in `tendencies`.
 
     Args:
-        dofs, basis, gradient, weight, height, psi, chi, eta, upwind: as `tendencies` has them.
+        dofs, basis, gradient, weight, height, psi, chi, eta, h, upwind, bounds: as `tendencies` has them.
         out: (unknowns,), changed in place; entries of ghosts are to be sent to their owners.
     """
     n = dofs.shape[1]
     for c in range(dofs.shape[0]):
         for q in range(basis.shape[0]):
-            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = 0.0
+            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = value = depth = 0.0
             for i in range(n):
                 d = dofs[c, i]
                 gx, gy = gradient[c, q, 0, i], gradient[c, q, 1, i]
@@ -142,12 +157,14 @@ def advection(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray,
                 chi_y += gy * chi[d]
                 eta_x += gx * eta[d]
                 eta_y += gy * eta[d]
+                value += basis[q, i] * eta[d]
+                depth += basis[q, i] * h[d]
             u, v = chi_x - psi_y, chi_y + psi_x
             square = u * u + v * v
             root = np.sqrt(upwind * height[c] / np.sqrt(square)) if square > 0.0 else 0.0
-            value = weight[c, q] * root * (u * eta_x + v * eta_y)
+            advected = weight[c, q] * inside(value / depth, bounds) * root * (u * eta_x + v * eta_y)
             for i in range(n):
-                out[dofs[c, i]] += value * basis[q, i]
+                out[dofs[c, i]] += advected * basis[q, i]
 
 
 @compiled

@@ -13,6 +13,7 @@ from analogpde.fem.forms import integral, vector
 from analogpde.fem.sphere import create_sphere
 
 H, UPWIND, G = 5.0, 0.3, 9.8
+BOUNDS = np.array([-0.2, 0.2, 0.1])
 
 
 @pytest.fixture(params=[1, 2])
@@ -33,17 +34,28 @@ def test_one_pass_makes_what_the_forms_say(setting):
     mesh, space, (psi, chi, eta, h, smooth), degree, cells = setting
     sums = np.zeros((5, len(psi.x.array)))
     basis = (cells.dofs, cells.basis, cells.gradient, cells.weight, cells.height)
-    tangent.tendencies(*basis, psi.x.array, chi.x.array, eta.x.array, smooth.x.array, h.x.array, H, UPWIND, sums[:4])
-    tangent.advection(*basis, psi.x.array, chi.x.array, eta.x.array, UPWIND, sums[4])
+    tangent.tendencies(*basis, psi.x.array, chi.x.array, eta.x.array, smooth.x.array, h.x.array, H, UPWIND, BOUNDS,
+                       sums[:4])
+    tangent.advection(*basis, psi.x.array, chi.x.array, eta.x.array, h.x.array, UPWIND, BOUNDS, sums[4])
     height = fem.Function(fem.functionspace(mesh, ("DG", 0)))
     height.x.array[: len(cells.height)] = cells.height  # one unknown a cell, in the order of the cells
     n, w = ufl.CellNormal(mesh), ufl.TestFunction(space)
     u = ufl.cross(n, ufl.grad(psi)) + ufl.grad(chi)
     root = ufl.sqrt(UPWIND * height / ufl.sqrt(ufl.dot(u, u)))  # of the time scale
-    star = eta - root * (root * ufl.dot(u, ufl.grad(eta)) - smooth)
+    low, high, ramp = BOUNDS
+    excess = ufl.max_value(eta / h - high, low - eta / h) / ramp
+    sigma = ufl.min_value(ufl.max_value(1 - excess, 0), 1)
+    # The bounds are such that this state is inside somewhere, outside elsewhere, and on the ramp in a third place.
+    shares = [integral(mesh.comm, ufl.conditional(where, 1.0, 0.0) * ufl.dx(mesh))
+              for where in (ufl.le(excess, 0), ufl.ge(excess, 1), ufl.And(ufl.gt(excess, 0), ufl.lt(excess, 1)))]
+    assert min(shares) > 0.05 * sum(shares)
+    star = eta - root * (root * ufl.dot(u, ufl.grad(eta)) - sigma * smooth)
+    across = ufl.cross(n, u)
+    spread = (1 - sigma) * root**2 * ufl.dot(across, h * ufl.grad(eta / h)) * across
     dx = ufl.dx(metadata={"quadrature_degree": degree})
-    forms = (star * ufl.dot(u, ufl.grad(w)), star * ufl.dot(ufl.cross(n, u), ufl.grad(w)),
-             (h - H) * ufl.dot(u, ufl.grad(w)), 0.5 * ufl.dot(u, u) * w, root * ufl.dot(u, ufl.grad(eta)) * w)
+    forms = (ufl.dot(star * u - spread, ufl.grad(w)), star * ufl.dot(ufl.cross(n, u), ufl.grad(w)),
+             (h - H) * ufl.dot(u, ufl.grad(w)), 0.5 * ufl.dot(u, u) * w,
+             sigma * root * ufl.dot(u, ufl.grad(eta)) * w)
     for row, form in zip(sums, forms, strict=True):
         expected = vector(form * dx)
         got = expected.duplicate()
