@@ -2,11 +2,10 @@
 
     .venv/bin/python scripts/bench_tiles.py [--passes 5] [--write]
 
-Processor time for one 128 × 128 product or shot with its converters and noise, the smallest of several repetitions, one
-thread; 16 tiles with one vector each,
-and up to 16 000 (1 GB). CrossSim and aihwkit are measured in the same run if they can be imported; else
-their figures recorded on another day of the same kind of machine stand in (versions 3.2.0 and 1.1.0). --write replaces
-the section `tiles` of docs/speed.md.
+Processor time for one 128 × 128 product or shot with its converters and noise, the smallest of several repetitions,
+one thread; 16 tiles with one vector each, and up to 16 000 (1 GB). CrossSim and aihwkit are measured in this run if
+they can be imported (`peers_live.py`); else their figures recorded on another day of the same kind of machine stand in
+(versions 3.2.0 and 1.1.0). --write replaces the section `tiles` of docs/speed.md.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import peers_live
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from published import ROOT, table, write_section
@@ -232,27 +232,41 @@ def bandwidth(tiles: int, part: int = 500) -> tuple[float, float, float]:
     return 1e6 * ours, 1e6 * theirs, 1e6 * seconds(lambda: whole @ vector, repeat=1, rounds=5) / count
 
 
-def crosssim(name: str) -> str | None:
-    """Return CrossSim's µs for a case, None if it cannot be imported or does not do it."""
-    try:
-        from simulator import AnalogCore, CrossSimParameters
-    except ImportError:
-        return None
-    parameters = CrossSimParameters()
-    device = parameters.xbar.device
-    device.cell_bits, device.infinite_on_off_ratio = 8, True
-    device.programming_error.enable, device.programming_error.model = True, "NormalIndependentDevice"
-    device.programming_error.magnitude = 0.02
-    if name == "and 1 % read noise":
-        device.read_noise.enable, device.read_noise.model = True, "NormalIndependentDevice"
-        device.read_noise.magnitude = 0.01
-    elif name not in CROSSSIM_ERRORS or name.startswith("3"):
-        return None
-    for converter, kind in ((parameters.xbar.dac, "QuantizerDAC"), (parameters.xbar.adc, "QuantizerADC")):
-        converter.mvm.model, converter.mvm.bits = kind, 8
-    a, x = dense(TILES)
-    cores = [AnalogCore(matrix, params=parameters) for matrix in a]
-    return f"{1e6 * seconds(lambda: [core @ v for core, v in zip(cores, x, strict=True)], repeat=2) / TILES:.0f}"
+def on_peers(name: str, count: int) -> tuple[dict[str, peers_live.Product | None], list[NDArray[np.float64]]]:
+    """Return so many products of each peer that does a case, None if it cannot be imported, and the exact ones."""
+    a, x = dense(count)
+    names = list(RECORDED)
+    matrices, vectors, read = list(a), list(x), 0.01 if name == names[1] else None
+    made: dict[str, peers_live.Product | None] = {}
+    if name in names[:2]:
+        made["CrossSim"] = peers_live.crosssim(matrices, vectors, error=0.02, read=read)
+        # both cells of a pair are read with noise: √2 of one's
+        made["aihwkit"] = peers_live.aihwkit(list(pair_noise(a, 127, 0.02, 2)), vectors,
+                                             read=np.sqrt(2.0) * read if read else None)
+    elif name == names[2]:
+        made["CrossSim"] = peers_live.crosssim(matrices, vectors, error=0.02, digits=digits(a, 3, 3))
+    elif name == names[3]:
+        matrices, vectors = [np.abs(m) for m in a[:2]], vectors[:2]
+        made["CrossSim"] = peers_live.crosssim(matrices, vectors, wire=1.0, converters=None)
+    elif name == names[7]:
+        matrices = [grid(45, 45).toarray()]
+        vectors = [np.random.default_rng(0).standard_normal(45 * 45)]
+        made["CrossSim"] = peers_live.crosssim(matrices, vectors, error=0.02, tile=TILE)
+    return made, [m @ v for m, v in zip(matrices, vectors, strict=True)]
+
+
+def peers(name: str, several: int = 200) -> dict[str, tuple[float, float]]:
+    """Return the µs a product and the relative error, of many, of each peer that can be imported and does the case."""
+    found = {}
+    for peer, work in on_peers(name, TILES)[0].items():
+        if work is not None:
+            made, exact = on_peers(name, several)
+            many = made[peer]
+            assert many is not None
+            error = np.mean([np.linalg.norm(y - e) / np.linalg.norm(e) for y, e in zip(many(), exact, strict=True)])
+            count = min(TILES, len(exact))
+            found[peer] = 1e6 * seconds(work, repeat=1, rounds=5) / count, float(error)
+    return found
 
 
 def measure() -> dict[str, tuple[float, str]]:
@@ -295,22 +309,29 @@ def gemv() -> float:
 def text(passes: int) -> str:
     """Return the section of the page; of each case the fastest of several passes."""
     rows, found, bare = [], measure(), gemv()
+    live: dict[str, dict[str, tuple[float, float]]] = {}
     for _ in range(passes - 1):
         found = {name: min(found[name], other) for name, other in measure().items()}
         bare = min(bare, gemv())
     for name, (took, remark) in found.items():
         recorded, other, target = RECORDED[name]
-        live = crosssim(name)
-        rows.append([name, f"**{1e6 * took:.3g}**", f"{live} (now)" if live else recorded, other, f"{target:g}",
-                     "yes" if 1e6 * took <= target else "no", remark])
+        now = peers(name)
+        live[name] = now
+        columns = [f"{max(now[peer][0], 1.0):.0f} (now)" if peer in now else words
+                   for peer, words in (("CrossSim", recorded), ("aihwkit", other))]
+        rows.append([name, f"**{1e6 * took:.3g}**", *columns, f"{target:g}", "yes" if 1e6 * took <= target else "no",
+                     "; ".join([remark, *(f"{peer}: relative error {error:.3f}" for peer, (_, error) in now.items())])])
     errors, following = peers_errors(1.0), peers_errors(None)
+    theirs = {name: live[name]["CrossSim"][1] if "CrossSim" in live[name] else error
+              for name, error in CROSSSIM_ERRORS.items()}
+    where = "now" if any("CrossSim" in now for now in live.values()) else "recorded"
     return "\n\n".join([
         f"NumPy's bare product of one such matrix and vector took {bare:.1f} µs in this run, and 4.2 µs when the "
         "others were recorded.",
         table(["case", "analogpde, µs", "CrossSim, µs", "aihwkit, µs", "target, µs", "met", ""], rows),
-        table(["relative error with CrossSim's cells", "analogpde, ADCs calibrated", "CrossSim", "difference",
+        table(["relative error with CrossSim's cells", "analogpde, ADCs calibrated", f"CrossSim, {where}", "difference",
                "ADCs that follow each vector"],
-              [[name, f"{error:.4f}", f"{CROSSSIM_ERRORS[name]:.3f}", f"{error / CROSSSIM_ERRORS[name] - 1:+.1%}",
+              [[name, f"{error:.4f}", f"{theirs[name]:.3f}", f"{error / theirs[name] - 1:+.1%}",
                 f"{following[name]:.4f}"] for name, error in errors.items()]),
         table(["tiles", "analogpde, programming error and converters", "NumPy's bare product of the same tiles",
                "one bare GEMV over the same memory"], [streamed(tiles) for tiles in STREAMED])])

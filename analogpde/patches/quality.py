@@ -86,7 +86,8 @@ def slow_cores(matrix: LocalMatrix, patches: Patches) -> NDArray[np.int64]:
         sums = np.array([matrix.values[matrix.indptr[i] : matrix.indptr[i + 1]].sum() for i in rows])
         core = 0.5 * sign * (core + core.T)
         np.fill_diagonal(core, 0.0)
-        np.fill_diagonal(core, np.maximum(sign * sums, 0.0) - core.sum(axis=1))
+        reaction = np.median(np.maximum(sign * sums * scale**2, 0.0)) / scale**2  # not at a Dirichlet border alone
+        np.fill_diagonal(core, reaction - core.sum(axis=1))
         eigenvalues = np.linalg.eigvalsh(scale[:, None] * core * scale)
         slow += bool((eigenvalues[np.abs(eigenvalues) > ZERO] < SLOW).any())
     return np.array([slow, blocks.count])
