@@ -257,7 +257,7 @@ class Simulation:
             row |= dict(zip(("wave_amplitude", "wave_degrees"), model.wave(self.todo.case.wave_number), strict=True))
         for prefix in model.systems:  # of this step
             solves = self.run.log.solves.get(prefix)
-            total = (solves.iterations_total, solves.operations.inv_shots) if solves is not None else (0, 0)
+            total = (solves.iterations_total, solves.inv_shots) if solves is not None else (0, 0)
             before = self._counted.get(prefix, (0, 0))
             row |= {f"{prefix}iterations": total[0] - before[0], f"{prefix}inv_shots": total[1] - before[1]}
             self._counted[prefix] = total

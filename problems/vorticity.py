@@ -106,7 +106,7 @@ class BarotropicVorticity:
             self._flux = fem.form((self.vorticity + planetary) * ufl.inner(velocity, ufl.grad(test)) * self.dx)
         self._run = run
         self.poisson = run.system(stiffness, self.space, "poisson_")
-        self.mass_system = run.system(self.mass, self.space, "mass_")
+        self.mass_system = run.system(self.mass, self.space, "mass_", local=True)
         self._b = zero_vector(self.space)
 
     def start(self, vorticity: Callable[[NDArray], NDArray]) -> PETSc.Vec:

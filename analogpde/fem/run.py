@@ -103,7 +103,7 @@ class Run:
         self.seconds_assemble += time.perf_counter() - started
 
     def system(self, matrix: PETSc.Mat, space: fem.FunctionSpace, prefix: str = "", *,
-               symmetric: bool = True) -> LinearSystem:
+               symmetric: bool = True, local: bool = False) -> LinearSystem:
         """Return the solver of a constant matrix, verified if the user asked for it. Collective.
 
         Args:
@@ -111,13 +111,15 @@ class Run:
             space: a Lagrange space.
             prefix: options prefix.
             symmetric: whether the matrix is.
+            local: whether one level of tiles is enough; see `LinearSystem`.
         """
         dimension = space.mesh.topology.dim
         owned = space.dofmap.index_map.size_local
         attach(matrix, space.tabulate_dof_coordinates()[:owned, : space.mesh.geometry.dim])
         matrix.setOption(PETSc.Mat.Option.SYMMETRIC, symmetric)
         verifier = Verifier(matrix, dimension, self.say) if self["verify"] else None
-        self._systems.append(LinearSystem(matrix, prefix=prefix, log=self.log, verifier=verifier))
+        self._systems.append(LinearSystem(matrix, prefix=prefix, log=self.log, verifier=verifier,
+                                          local=local))
         return self._systems[-1]
 
     def progress(self, total: int, label: str) -> Progress:

@@ -53,6 +53,11 @@ BEYOND = 1e-3
 """How far beyond its bounds η/h has left them for sure, of the distance between the two."""
 
 
+LOCAL = 1.5
+"""Heights of the smallest cell over which the answer of the Helmholtz equation may decay for one level of tiles to do:
+above, two levels take less time (level 4, chip rram128). Steps that advection allows stay below half of it."""
+
+
 @dataclass(frozen=True)
 class Diagnostics:
     """What a state is judged by.
@@ -130,8 +135,10 @@ class ShallowWater:
         helmholtz.axpy(self.implicit**2 * GRAVITY * self.reference, self.stiffness,
                        structure=PETSc.Mat.Structure.SAME_NONZERO_PATTERN)
         poisson = run.system(self.stiffness, space, "poisson_")
-        mass = run.system(self.mass, space, "mass_")
-        self.systems = {"poisson_": poisson, "mass_": mass, "helmholtz_": run.system(helmholtz, space, "helmholtz_")}
+        mass = run.system(self.mass, space, "mass_", local=True)
+        reach = self.implicit * np.sqrt(GRAVITY * self.reference)  # over which the answer to a point decays
+        wave = run.system(helmholtz, space, "helmholtz_", local=bool(reach < LOCAL * self.smallest_height))
+        self.systems = {"poisson_": poisson, "mass_": mass, "helmholtz_": wave}
         self.streamfunction = Unknown(space, "streamfunction", poisson)
         self.potential = Unknown(space, "potential", poisson)
         self.vorticity = Unknown(space, "vorticity", mass)

@@ -49,9 +49,13 @@ class LinearSystem:
         prefix: options prefix of the KSP.
         log: where digital solves are recorded; analog ones record themselves, in the session's log.
         verifier: measures every solution against reference solves; None: no verification.
+        local: A⁻¹ hardly reaches beyond a patch of the tiles, as that of a mass matrix: unless the user says how many
+            levels, one is taken. It needs half as many iterations more, each of a fifth of the shots one after the
+            other.
     """
 
-    def __init__(self, matrix: PETSc.Mat, *, prefix: str = "", log: SolveLog, verifier: Verifier | None = None) -> None:
+    def __init__(self, matrix: PETSc.Mat, *, prefix: str = "", log: SolveLog, verifier: Verifier | None = None,
+                 local: bool = False) -> None:
         self.matrix, self.prefix, self.log, self.verifier = matrix, prefix, log, verifier
         self.failure: NotConverged | None = None
         null_space = matrix.getNullSpace()
@@ -65,6 +69,9 @@ class LinearSystem:
         kind = options.getString("ksp_type", "analog")
         ksp.setType(kind)
         self.analog = kind == "analog"
+        if self.analog and local and options.getString("pc_type", "analog") == "analog" and not options.hasName(
+                "pc_analog_levels"):
+            options.setValue("pc_analog_levels", "1")
         if not self.analog:
             ksp.setTolerances(rtol=DIGITAL_RTOL, max_it=1000)
             if kind in _TRUE_NORM:

@@ -105,6 +105,8 @@ class SolveSummary:
     seconds_solve: float = 0.0
     operations: Ledger = field(default_factory=Ledger)
     programmings: int = 0
+    inv_shots: int = 0
+    """Of the iterations alone: without those of programming and of the search for slow modes, once for each matrix."""
 
     def add(self, record: SolveRecord) -> None:
         """Count one more solve; the record itself is kept only if it is the new worst."""
@@ -118,6 +120,7 @@ class SolveSummary:
         self.seconds_setup += record.seconds_setup
         self.seconds_solve += record.seconds_solve
         self.operations.add(record.operations)
+        self.inv_shots += record.history[-1].inv_shots if record.history else 0
         self.programmings += record.operations.tiles_programmed > record.operations.tiles_multiplexed
         if record.converged:
             worse = self.worst.converged and record.iterations > self.worst.iterations

@@ -131,3 +131,21 @@ def test_unprefixed_options_hold_for_every_system_and_prefixed_ones_overrule_the
     assert database.getString("t_ksp_type") == "cg"
     assert database.getString("t_pc_type") == "jacobi"
     assert not database.hasName("t_t_pc_type")
+
+
+@pytest.mark.parametrize(("given", "levels"), [({}, 1), ({"pc_analog_levels": 2}, 2), ({"t_pc_analog_levels": 3}, 2)])
+def test_one_level_of_tiles_for_a_mass_matrix_unless_the_user_says_otherwise(comm, options, given, levels):
+    options(analog_chip="ideal", **given)
+    space = fem.functionspace(mesh.create_unit_square(comm, 24, 24), ("Lagrange", 1))  # 625 unknowns: several tiles
+    u, v = ufl.TrialFunction(space), ufl.TestFunction(space)
+    A = matrix(u * v * ufl.dx)
+    b = zero_vector(space)
+    b.set(1.0)
+    x = b.duplicate()
+    x.set(0.0)
+    system = LinearSystem(A, prefix="t_", log=SolveLog(), local=True)
+    try:
+        system.solve(b, x)
+        assert len(system.shots) == levels
+    finally:
+        PETSc.Options().delValue("t_pc_analog_levels")
