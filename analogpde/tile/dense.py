@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from analogpde.compiled import compiled
 from analogpde.tile.factors import Groups
+from analogpde.tile.kernels import round_to_codes
 from analogpde.tile.noise import read_normal
 
 MOST_ENTRIES = 1 << 27  # of all inverses of a bank, 512 MB; above it the factors serve
@@ -49,18 +50,6 @@ def _apply(inverse, n, right, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _round(vector, codes):  # type: ignore[no-untyped-def]
-    """Round in place to codes of its own largest magnitude, as `kernels.round_to_codes`."""
-    largest = 0.0
-    for i in range(vector.size):
-        largest = max(largest, abs(vector[i]))
-    if codes > 0 and largest > 0.0:
-        step = largest / codes
-        for i in range(vector.size):
-            vector[i] = np.rint(vector[i] / step) * step
-
-
-@compiled
 def _shoot(inverse, weight, sizes, kept, line_offsets, line_draws, order, bias, transposed, scale, sign, which,  # type: ignore[no-untyped-def]
            dac, adc, x):
     """One shot of every tile of `which`, in place on x (K, n)."""
@@ -79,7 +68,7 @@ def _shoot(inverse, weight, sizes, kept, line_offsets, line_draws, order, bias, 
             power = math.ldexp(1.0, math.frexp(largest)[1] - 1)
         for i in range(n):
             b[i] = x[k, i] * scale[k, i] / power
-        _round(b[:n], dac)
+        round_to_codes(b[:n], dac)
         _apply(inverse[k], n, b, first)
         begin = line_offsets[k]
         if line_offsets[k + 1] > begin:
@@ -96,7 +85,7 @@ def _shoot(inverse, weight, sizes, kept, line_offsets, line_draws, order, bias, 
                 for i in range(n):
                     b[i] += total if transposed else bias[k, i] * total
             _apply(inverse[k], n, b, first)
-        _round(first[: kept[k]], adc)
+        round_to_codes(first[: kept[k]], adc)
         for i in range(kept[k]):
             x[k, i] = sign[k] * first[i] * scale[k, i] * power
 

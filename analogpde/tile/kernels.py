@@ -188,18 +188,14 @@ def _substitute_transposed(data, base, n, w, y):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _settle(data, base, n, w, y, transposed):  # type: ignore[no-untyped-def]
+def settle(data, base, n, w, y, transposed):  # type: ignore[no-untyped-def]
+    """Solve with the factors of a group in place; what lies beyond its places, possibly infinite, is zeroed."""
+    y[:w] = 0.0
+    y[w + n: 2 * w + n] = 0.0
     if transposed:
         _substitute_transposed(data, base, n, w, y)
     else:
         _substitute(data, base, n, w, y)
-
-
-@compiled
-def _room(n, w, y):  # type: ignore[no-untyped-def]
-    """Zero what lies on either side of the places; leftovers there could be infinite."""
-    y[:w] = 0.0
-    y[w + n: 2 * w + n] = 0.0
 
 
 @compiled
@@ -218,7 +214,6 @@ def solve_groups(data, members, group_base, group_width, group_size, rows, cols,
             if members[g, lane] >= 0:
                 most = max(most, columns[members[g, lane]])
         for c in range(most):
-            _room(n, w, y)
             y[w: w + n] = 0.0
             for lane in range(LANES):
                 k = members[g, lane]
@@ -226,7 +221,7 @@ def solve_groups(data, members, group_base, group_width, group_size, rows, cols,
                     begin = starts[k] + c * sizes[k]
                     for t in range(sizes[k]):
                         y[w + t, lane] = right[begin + into[k, t]]
-            _settle(data, group_base[g], n, w, y, transposed)
+            settle(data, group_base[g], n, w, y, transposed)
             for lane in range(LANES):
                 k = members[g, lane]
                 if k >= 0 and c < columns[k]:
@@ -268,16 +263,14 @@ def probe_groups(data, members, group_base, group_width, group_size, rows, sizes
             before[:] = 0.0
             for step in range(steps):
                 if step > 0:
-                    _room(n, w, y)
-                    _settle(data, group_base[g], n, w, y, True)
+                    settle(data, group_base[g], n, w, y, True)
                 _norms(y, w, n, length)
                 for lane in range(LANES):
                     length[lane] = 1.0 / max(length[lane], 1e-30)
                 for t in range(w, w + n):
                     for lane in range(LANES):
                         y[t, lane] *= np.float32(length[lane])
-                _room(n, w, y)
-                _settle(data, group_base[g], n, w, y, False)
+                settle(data, group_base[g], n, w, y, False)
                 _norms(y, w, n, length)
                 moving = False
                 for lane in range(LANES):

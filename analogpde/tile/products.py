@@ -1,4 +1,4 @@
-"""Compiled kernels of open-loop products; in one file, as Numba's cache wants it."""
+"""Compiled kernels of open-loop products."""
 
 from __future__ import annotations
 
@@ -7,18 +7,7 @@ import math
 import numpy as np
 
 from analogpde.compiled import compiled
-
-
-@compiled
-def _round(vector, codes):  # type: ignore[no-untyped-def]
-    """Round a vector in place as `analogpde.tile.kernels.round_to_codes` does; a kernel cannot be shared by files."""
-    largest = 0.0
-    for i in range(vector.size):
-        largest = max(largest, abs(vector[i]))
-    if codes > 0 and largest > 0.0:
-        step = largest / codes
-        for i in range(vector.size):
-            vector[i] = np.rint(vector[i] / step) * step
+from analogpde.tile.kernels import round_to_codes
 
 
 @compiled
@@ -80,7 +69,7 @@ def multiply(block, row_offsets, rows, col_offsets, cols, offsets, row, col, val
             power = math.ldexp(1.0, math.frexp(largest)[1] - 1)
         for j in range(n):
             volts[j] /= power
-        _round(volts[:n], dac)
+        round_to_codes(volts[:n], dac)
         current[:m] = 0.0
         first = starts[p]
         crowded = first >= 0 and largest < np.inf  # 0 · ∞ is no zero
@@ -106,6 +95,6 @@ def multiply(block, row_offsets, rows, col_offsets, cols, offsets, row, col, val
                 total += bias[c + j] * volts[j] if transposed else volts[j]
             for i in range(m):
                 current[i] -= total if transposed else bias[r + i] * total
-        _round(current[:m], adc)
+        round_to_codes(current[:m], adc)
         for i in range(m):
             y[k, rows[r + i]] += factor * power * current[i]

@@ -12,8 +12,9 @@ import math
 import numpy as np
 
 from analogpde.compiled import compiled
-from analogpde.tile.kernels import fill_read
-from analogpde.tile.lanes import LANES, larger, load, minus_product, product, reciprocal, store
+from analogpde.tile.band import eliminate_rows
+from analogpde.tile.kernels import fill_read, settle
+from analogpde.tile.lanes import LANES, load, minus_product, product, store
 
 LARGEST_MULTIPLIER = np.float32(100.0)  # of elimination without row exchanges: two of the seven digits of FP32
 _MOST_STEPS = 8  # to take in entries beyond the band
@@ -21,50 +22,6 @@ _SETTLED = np.float32(2.0**-22)  # of the largest answer: what FP32 loses in a s
 _LARGEST_POWER = 1000  # block exponents beyond 2^±1000 are cut: their inverse must be a number
 _ZERO = np.float32(0.0)
 _EXPONENT = 0x7FFFFFFFFFFFFFFF  # all bits of a double but its sign
-
-
-@compiled
-def _substitute(data, base, n, w, y):  # type: ignore[no-untyped-def]
-    """Solve L U y = y in place for a group of `Groups`; place t is y[w + t], with w rows of room on either side."""
-    for j in range(n):
-        v = load(y, w + j)
-        lower, target = base + 2 * w * j, w + j + 1
-        for i in range(w):
-            store(y, target + i, minus_product(load(y, target + i), load(data, lower + i), v))
-    diagonal = base + 2 * w * n
-    for j in range(n - 1, -1, -1):
-        v = product(load(y, w + j), load(data, diagonal + j))
-        store(y, w + j, v)
-        upper = base + 2 * w * j + w
-        for i in range(w):
-            store(y, j + i, minus_product(load(y, j + i), load(data, upper + i), v))
-
-
-@compiled
-def _substitute_transposed(data, base, n, w, y):  # type: ignore[no-untyped-def]
-    """Solve (L U)ᵀ y = y in place for a group; room as for `_substitute`, zero."""
-    diagonal = base + 2 * w * n
-    for j in range(n):
-        upper, v = base + 2 * w * j + w, load(y, w + j)
-        for i in range(w):
-            v = minus_product(v, load(data, upper + i), load(y, j + i))
-        store(y, w + j, product(v, load(data, diagonal + j)))
-    for j in range(n - 1, -1, -1):
-        lower, v = base + 2 * w * j, load(y, w + j)
-        for i in range(w - 1, -1, -1):
-            v = minus_product(v, load(data, lower + i), load(y, w + j + 1 + i))
-        store(y, w + j, v)
-
-
-@compiled
-def _settle(data, base, n, w, y, transposed):  # type: ignore[no-untyped-def]
-    """Solve with stored factors in place; what lies beyond the places is zeroed, leftovers could be infinite."""
-    y[:w] = _ZERO
-    y[w + n: 2 * w + n] = _ZERO
-    if transposed:
-        _substitute_transposed(data, base, n, w, y)
-    else:
-        _substitute(data, base, n, w, y)
 
 
 @compiled
@@ -89,9 +46,8 @@ def _hold(band, n, w, ends, value, spread, place, draw, draws):  # type: ignore[
 def _eliminate(band, n, w, ends, value, spread, place, draw, draws):  # type: ignore[no-untyped-def]
     """Write Ĝ + E as `_hold` does and factorise it, without row exchanges: L below the inverted pivots, U above.
 
-    Row by row, as the rows are written, so that the w rows above, which are all that is needed, stay in the cache. Two
-    rows and two pivots at a time halve the trips through memory. An entry (i + 1, i − w) beyond the band is the zero
-    that ends row i; w is even.
+    Two rows at a time, as they are written, so that the w rows above, which are all that is needed, stay in the cache;
+    w is even.
 
     Returns:
         The largest multiplier of each tile: where it is large, so are rounding errors.
@@ -104,42 +60,13 @@ def _eliminate(band, n, w, ends, value, spread, place, draw, draws):  # type: ig
         for r in range(i, min(i + 2, n)):
             a, b, start = ends[r], ends[r + 1], high * LANES * r
             _hold_row(flat[start: start + high * LANES], value[a:b], spread[a:b], place[a:b], draw[a:b], draws)
-        here = high * i + w - i  # entry (i, j) is at here + j, entry (i + 1, j) at here + high − 1 + j
-        for t in range(max(0, i - w), i, 2):
-            p, u = here + t, high * t + w  # entries (i, t) and (t, t)
-            q, v = p + high - 1, u + high  # entries (i + 1, t) and (t + 1, t + 1)
-            above = load(band, u + 1)
-            l1, m1 = product(load(band, p), load(band, u)), product(load(band, q), load(band, u))
-            l2 = product(minus_product(load(band, p + 1), l1, above), load(band, v))
-            m2 = product(minus_product(load(band, q + 1), m1, above), load(band, v))
-            store(band, p, l1)
-            store(band, p + 1, l2)
-            store(band, q, m1)
-            store(band, q + 1, m2)
-            largest = larger(larger(larger(larger(largest, l1), l2), m1), m2)
-            for c in range(2, min(w, n - 1 - t) + 1):
-                above, below = load(band, u + c), load(band, v + c - 1)
-                store(band, p + c, minus_product(minus_product(load(band, p + c), l1, above), l2, below))
-                store(band, q + c, minus_product(minus_product(load(band, q + c), m1, above), m2, below))
-            below = load(band, v + w)  # beyond the first one's
-            store(band, p + w + 1, minus_product(load(band, p + w + 1), l2, below))
-            store(band, q + w + 1, minus_product(load(band, q + w + 1), m2, below))
-        p, q = here + i, here + high - 1 + i
-        pivot = reciprocal(load(band, p))
-        store(band, p, pivot)
-        if i + 1 < n:
-            m1 = product(load(band, q), pivot)
-            store(band, q, m1)
-            largest = larger(largest, m1)
-            for c in range(1, min(w, n - 1 - i) + 1):
-                store(band, q + c, minus_product(load(band, q + c), m1, load(band, p + c)))
-            store(band, q + 1, reciprocal(load(band, q + 1)))
+        largest = eliminate_rows(band, n, w, i, largest)
     return largest
 
 
 @compiled
 def _solve_band(band, n, w, y, transposed):  # type: ignore[no-untyped-def]
-    """Solve with the factors of `_eliminate` in place; room as for `_substitute`, zero."""
+    """Solve with the factors of `_eliminate` in place; the w rows of y on either side are room, zero."""
     high = 2 * w + 2
     if transposed:
         for i in range(n):
@@ -341,7 +268,7 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                 linewise = linewise or offsets[k + 1] > offsets[k]
         if plain:
             inside[:] = b[:n]
-            _settle(data, group_base[g], n, w, y, transposed)
+            settle(data, group_base[g], n, w, y, transposed)
             solution[:n] = inside
         if linewise:
             inside[:] = b[:n]
@@ -357,7 +284,7 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                         inside[t, lane] -= np.sqrt(variance[t]) * normal[t]
                     if bias.shape[0] > 0:
                         _add_bias(bias[k], rows[k], cols[k], sizes[k], transposed, solution, lane, inside)
-            _settle(data, group_base[g], n, w, y, transposed)
+            settle(data, group_base[g], n, w, y, transposed)
             solution[:n] = inside
         if cells:
             for lane in range(LANES):
