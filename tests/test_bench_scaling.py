@@ -1,28 +1,14 @@
 """The scaling benchmark: its cases and matrices are what they say, its page hides no miss, a tiny case really runs."""
 
 import dataclasses
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
+import bench_cases as cases
+import bench_scaling as bench
 import numpy as np
 import pytest
+import scaling_page as page_of
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "scripts"))
-
-
-def load(name):
-    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-cases = load("bench_cases")
-page_of = load("scaling_page")
-bench = load("bench_scaling")
 STENCILS = ("poisson2", "poisson3", "lognormal1", "lognormal3", "checkerboard", "aligned", "rotated", "delaunay",
             "wind0.1", "wind10", "heat", "helmholtz")
 ELEMENTS = ("p2", "elasticity", "supg10", "heat_sink")

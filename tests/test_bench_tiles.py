@@ -1,17 +1,8 @@
 """The benchmark of the tiles: its cases are what they say, and agree with CrossSim's errors."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import bench_tiles as bench
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "scripts"))
-specification = importlib.util.spec_from_file_location("bench_tiles", ROOT / "scripts" / "bench_tiles.py")
-bench = sys.modules["bench_tiles"] = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(bench)
 
 
 def test_digits_add_up():

@@ -1,28 +1,16 @@
 """The scripts that repeat published experiments: their parts are what they say, and their main findings hold."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
+import published
 import pytest
+import reproduce_pku2025 as pku
+import reproduce_refinement as refinement
 
 from analogpde import load_chip
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "scripts"))
-
-
-def load(name):
-    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-published = load("published")
-pku = load("reproduce_pku2025")
-refinement = load("reproduce_refinement")
 
 
 def test_nearest_levels_are_multiples_of_each_arrays_step():

@@ -1,19 +1,12 @@
 """The cost study: its matrices, its counts of the rival, what it writes."""
 
-import importlib.util
 import json
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "scripts"))
-specification = importlib.util.spec_from_file_location("study_cost", ROOT / "scripts" / "study_cost.py")
-study = sys.modules["study_cost"] = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(study)
+import study_cost as study
 
 
 def test_the_spheres_matrix_is_the_laplace_beltrami_operator():

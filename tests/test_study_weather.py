@@ -1,26 +1,21 @@
 """The study of weather cases: what it keeps of a report, and the page."""
 
 import argparse
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import study_weather
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    specification = importlib.util.spec_from_file_location("study_weather", ROOT / "scripts" / "study_weather.py")
-    module = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, "study_weather", module)
-    specification.loader.exec_module(module)
-    monkeypatch.setattr(module, "DATA", tmp_path / "weather.json")
-    monkeypatch.setattr(module, "PAGE", tmp_path / "weather.md")
-    monkeypatch.setattr(module, "IMAGES", tmp_path)
-    return module
+    monkeypatch.setattr(study_weather, "DATA", tmp_path / "weather.json")
+    monkeypatch.setattr(study_weather, "PAGE", tmp_path / "weather.md")
+    monkeypatch.setattr(study_weather, "IMAGES", tmp_path)
+    return study_weather
 
 
 def report(front, seconds):
