@@ -226,8 +226,11 @@ def _merge_small(indptr, indices, strength, largest, threshold, first, label, co
     for i in range(owned):
         if label[i] >= 0:
             sizes[label[i]] += 1
-    for _ in range(3):
-        for i in range(owned):
+    moved, forth = True, False
+    while moved:  # ends: nobody leaves a core that is large enough, and no others are joined
+        moved, forth = False, not forth  # there and back, so that long leftovers need few sweeps
+        for t in range(owned):
+            i = t if forth else owned - 1 - t
             a = label[i]
             if a < 0 or sizes[a] >= lowest:
                 continue
@@ -253,6 +256,7 @@ def _merge_small(indptr, indices, strength, largest, threshold, first, label, co
                 label[i] = best
                 sizes[a] -= 1
                 sizes[best] += 1
+                moved = True
 
 
 @compiled

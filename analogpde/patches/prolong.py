@@ -1,12 +1,23 @@
-"""The prolongation before it is smoothed: near-null vectors cut to the cores."""
+"""The prolongation before it is smoothed: near-null vectors cut to the cores, and cores that share a coarse unknown."""
 
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from analogpde.compiled import compiled
 from analogpde.patches.grow import Patches
+from analogpde.patches.smooth import Rows
+
+# Couplings between cores below this fraction of a core's largest do not make them one island.
+BOUND = 0.02
+# So many cores at most are one stiff island, if no more than `LEFT` of the smallest one's energy (its diagonal in the
+# unsmoothed Galerkin matrix) is left to their sum: tiles of the coarser level could not tell that from their shift.
+LARGEST_ISLAND = 4
+LEFT = 0.05
+NOTHING_LEFT = 1e-13  # of the energy: their sum is in the null space
 
 
 @compiled
@@ -78,3 +89,94 @@ def tentative_rows(
     indptr = np.concatenate(([0], np.cumsum(there.sum(axis=1)))).astype(np.int64)
     column = node[:, None] * width + np.arange(width)
     return indptr, column[there].astype(np.int32), values[there]
+
+
+@compiled
+def _find_bonds(indptr, indices, values, first, p_indptr, p_indices, p_values, by_column, columns_of, values_of, begin,
+                total, energy, one, other, size):
+    """Write the energy of each own coarse node, and which others it is bound to; return how many bonds there are."""
+    count = energy.size
+    start = np.zeros(count + 1, np.int64)
+    for e in range(p_indices.size):
+        start[p_indices[e] - begin + 1] += 1
+    for k in range(count):
+        start[k + 1] += start[k]
+    members, filled = np.empty(p_indices.size, np.int64), start[:-1].copy()
+    for i in range(p_indptr.size - 1):
+        for e in range(p_indptr[i], p_indptr[i + 1]):
+            k = p_indices[e] - begin
+            members[filled[k]] = i
+            filled[k] += 1
+    coupling, stamp, met = np.empty(total), np.full(total, -1, np.int64), np.empty(total, np.int64)
+    bonds = 0
+    for k in range(count):
+        found = 0
+        for t in range(start[k], start[k + 1]):
+            i = members[t]
+            weight = p_values[p_indptr[i]]
+            for e in range(indptr[first + i], indptr[first + i + 1]):
+                for f in range(by_column[indices[e]], by_column[indices[e] + 1]):
+                    node = columns_of[f]
+                    if stamp[node] != k:
+                        stamp[node], coupling[node], met[found] = k, 0.0, node
+                        found += 1
+                    coupling[node] += weight * values[e] * values_of[f]
+        own = coupling[begin + k] if found else 0.0
+        energy[k], largest = abs(own), 0.0
+        for t in range(found):
+            if met[t] != begin + k:
+                coupling[met[t]] *= -1.0 if own > 0.0 else 1.0
+                largest = max(largest, coupling[met[t]])
+        taken = 0
+        for t in range(found):
+            if met[t] != begin + k and largest > 0.0 and coupling[met[t]] >= BOUND * largest:
+                taken += 1
+        for t in range(found if taken < LARGEST_ISLAND else 0):  # of more it is no island
+            if met[t] != begin + k and largest > 0.0 and coupling[met[t]] >= BOUND * largest:
+                one[bonds], other[bonds], size[bonds] = begin + k, met[t], coupling[met[t]]
+                bonds += 1
+    return bonds
+
+
+Bonds = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+"""Energies of coarse nodes; bonds: the node, the one it is bound to, how strong."""
+
+
+def find_bonds(rows: Rows, first: int, p: Rows, needed: Rows, nodes: tuple[int, int, int]) -> Bonds:
+    """Find which cores are bound to which, in the unsmoothed Galerkin matrix.
+
+    Args:
+        rows: of the matrix, CSR; row `first` + i is the i-th owned one.
+        p: unsmoothed rows of P of the owned unknowns, one near-null vector. needed: those of the columns of `rows`.
+        nodes: first own coarse node, how many there are, and how many on all ranks.
+    """
+    begin, count, total = nodes
+    energy, most = np.empty(count), count * (LARGEST_ISLAND - 1)
+    one, other, size = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+    bonds = _find_bonds(*rows, first, *p, *needed, begin, total, energy, one, other, size)
+    return energy, one[:bonds], other[:bonds], size[:bonds]
+
+
+def islands(bonds: Bonds) -> NDArray[np.int64]:
+    """Return the coarse node that each of all ranks' nodes takes: the first of a stiff island of a few cores.
+
+    A stiff island that is cut into a few cores, by their size or by the border of ranks, has hardly any energy when
+    they move together. With one coarse unknown each, tiles of the coarser level would lose that in the noise and the
+    shift of much larger entries.
+
+    Args:
+        bonds: from `find_bonds`, of all ranks.
+    """
+    energy, one, other, size = bonds
+    n = len(energy)
+    bond = sp.csr_array((size, (one, other)), shape=(n, n))
+    mutual = bond.minimum(bond.T)
+    count, label = connected_components(mutual, directed=False)
+    left = np.bincount(label, energy, count) - np.bincount(label, mutual.sum(axis=1), count)
+    smallest, first = np.full(count, np.inf), np.full(count, n)
+    np.minimum.at(smallest, label, energy)
+    np.minimum.at(first, label, np.arange(n))
+    members = np.bincount(label, minlength=count)
+    island = (members > 1) & (members <= LARGEST_ISLAND) & (left <= LEFT * smallest)
+    island &= left > NOTHING_LEFT * np.bincount(label, energy, count)
+    return np.where(island[label], first[label], np.arange(n))

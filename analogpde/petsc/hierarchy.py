@@ -21,7 +21,7 @@ from analogpde.patches.blocks import (
     gather_cores,
     scatter_cores,
 )
-from analogpde.patches.prolong import tentative, tentative_rows
+from analogpde.patches.prolong import find_bonds, islands, tentative, tentative_rows
 from analogpde.patches.rules import (
     LARGEST_SHIFT_OF_P,
     SMOOTHING_WEIGHT,
@@ -196,6 +196,7 @@ class Smoother:
         Each core has one coarse unknown for each near-null vector: the vector cut to the core, smoothed by local solves
         that are exact but for the tiles' shift, P ← P − ω M_RAS (A P), twice, and truncated: entries below the
         truncation of their row's largest are dropped and the rest changed so that P still gives the near-null vectors.
+        The few cores of a stiff island share a coarse unknown (`islands`).
         The block size of the coarse space is the number of near-null vectors. Too few coarse unknowns for all ranks are
         owned by some of them.
         """
@@ -214,6 +215,11 @@ class Smoother:
         threshold = self.truncation()
         blocks = self._blocks or cut_blocks(local, patches, 0)
         self._blocks, orders = None, find_orders(blocks)
+        if width == 1:
+            needed = self.seen.needed(p, matrix.getOwnershipRange()[0])
+            own = comm.allgather(find_bonds(self.seen.whole, local.first, p, needed, (first, len(coupled), nodes)))
+            energy, one, other, size = (np.concatenate(part) for part in zip(*own, strict=True))
+            p = p[0], islands((energy, one, other, size))[p[1]].astype(np.int32), p[2]
         for _ in range(smoothing_sweeps(width, self.mostly_border)):
             needed = self.seen.needed(p, matrix.getOwnershipRange()[0])
             p = together(comm, functools.partial(

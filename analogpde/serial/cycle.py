@@ -16,7 +16,7 @@ from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.patches.blocks import cut_blocks, gather, scatter_cores
 from analogpde.patches.grow import SMALL_TILE, LocalMatrix, make_patches, unsymmetry
-from analogpde.patches.prolong import tentative, tentative_rows
+from analogpde.patches.prolong import find_bonds, islands, tentative, tentative_rows
 from analogpde.patches.quality import mostly_slow, slow_cores
 from analogpde.patches.rules import (
     LARGEST_COMPLEXITY,
@@ -148,6 +148,9 @@ class Smoother:
         coarse_near = factors[coupled].reshape(-1, width)
         shape = (len(node), total)
         rows: Rows = tentative_rows(values, node)
+        if width == 1:
+            bonds = find_bonds((local.indptr, local.indices, local.values), 0, rows, rows, (0, total, total))
+            rows = rows[0], islands(bonds)[rows[1]].astype(np.int32), rows[2]
         threshold = settings.truncation
         if threshold is None:
             threshold = choose_truncation(settings.largest_block, width, self.border)

@@ -16,8 +16,8 @@ CHIPS = ["ideal", "pku2025", "rram128", "sram64"]
 # the method, so that the mean convergence factor is below 10^(−8/iterations). None: no target is set.
 MOST = {
     "2-D": (13, 20), "3-D": (13, 14), "2-D quadratic": (25, None), "3-D quadratic": (25, None),
-    "anisotropic": (25, None), "lognormal": (18, None), "checkerboard": (30, None), "convection": (30, None),
-    "turned": (25, None), "flow": (30, None),
+    "anisotropic": (25, None), "lognormal": (18, None), "checkerboard": (30, None), "islands": (30, None),
+    "convection": (30, None), "turned": (25, None), "flow": (30, None),
     "elasticity": (40, None), "Neumann": (None, None), "Helmholtz": (10, None)}
 
 
@@ -79,11 +79,13 @@ def catalogue(gallery):
     line = gallery.poisson(26)
     log = np.exp(np.random.default_rng(2).normal(size=(26, 26)))
     board = 1e6 ** (np.add.outer(np.arange(26) // 7, np.arange(26) // 7) % 2)
+    islands = 1e6 ** (np.add.outer(np.arange(60) // 10, np.arange(60) // 10) % 2)  # of two cores each
     return {
         "2-D": gallery.poisson(28, 25), "3-D": gallery.poisson(9, 8, 8), "2-D quadratic": quadratic(13, 2),
         "3-D quadratic": quadratic(4, 3),
         "anisotropic": sp.csr_matrix(sp.kron(sp.eye_array(26), line) + 1e-3 * sp.kron(line, sp.eye_array(26))),
         "lognormal": diffusion(gallery, 26, log), "checkerboard": diffusion(gallery, 26, board),
+        "islands": diffusion(gallery, 60, islands),
         "convection": gallery.convection(26, 2.0), "turned": turned(26), "flow": flow(26),
         "elasticity": gallery.elasticity(14)[0],
         "Neumann": gallery.neumann(26, 25),
@@ -130,8 +132,6 @@ def test_contract(comm, run, name, chip):
     history = np.array(done.ksp.getConvergenceHistory())
     factor = (history[-1] / history[0]) ** (1 / done.iterations)
     most = MOST[name][chip == "pku2025"]
-    if name == "checkerboard" and comm.size > 1:
-        most = None  # an island that ranks cut is two coarse unknowns 1e-6 apart, which a noisy tile hardly resolves
     if most is not None:
         assert factor <= 10 ** (-8 / most)
     # once more with other values: the patches stay and the same is true of the new system
@@ -165,7 +165,8 @@ def test_the_target_is_met_by_one_level_on_elasticity(run, seed):
     assert error_of(done, done.x) <= 2.0**-23
 
 
-@pytest.mark.parametrize("name", MOST)
+# one level refuses the islands: each is a slow mode that no patch sees
+@pytest.mark.parametrize("name", [name for name in MOST if name != "islands"])
 def test_one_level_and_several_agree(run, name):
     given = {"ksp_rtol": 1e-12} if name == "elasticity" else {}  # see above
     one, several = (run(name, pc_analog_levels=levels, analog_tile_size=64, **given) for levels in (1, 10))
