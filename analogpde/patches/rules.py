@@ -27,6 +27,9 @@ ONE_WAY = 0.1
 POSITIVE = 0.01
 # Local solves that smooth P are shifted as the tiles are, but by no more: beyond that P grows too narrow.
 LARGEST_SHIFT_OF_P = 0.01
+# Tiles of a smaller shift, of the diagonal, see a stiff island move as one where their patch holds all of it, and leave
+# a jump to cores that do not: then each core needs its own coarse unknown.
+LEAST_SHIFT = 1e-3
 
 
 def mostly_border(core: int, size: int, vectors: int, small: bool) -> bool:

@@ -24,6 +24,7 @@ from analogpde.patches.blocks import (
 from analogpde.patches.prolong import find_bonds, islands, tentative, tentative_rows
 from analogpde.patches.rules import (
     LARGEST_SHIFT_OF_P,
+    LEAST_SHIFT,
     SMOOTHING_WEIGHT,
     choose_slices,
     choose_truncation,
@@ -215,7 +216,7 @@ class Smoother:
         threshold = self.truncation()
         blocks = self._blocks or cut_blocks(local, patches, 0)
         self._blocks, orders = None, find_orders(blocks)
-        if width == 1:
+        if width == 1 and self.shift >= LEAST_SHIFT:
             needed = self.seen.needed(p, matrix.getOwnershipRange()[0])
             own = comm.allgather(find_bonds(self.seen.whole, local.first, p, needed, (first, len(coupled), nodes)))
             energy, one, other, size = (np.concatenate(part) for part in zip(*own, strict=True))

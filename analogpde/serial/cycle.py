@@ -21,6 +21,7 @@ from analogpde.patches.quality import mostly_slow, slow_cores
 from analogpde.patches.rules import (
     LARGEST_COMPLEXITY,
     LARGEST_SHIFT_OF_P,
+    LEAST_SHIFT,
     ONE_WAY,
     POSITIVE,
     SMOOTHING_WEIGHT,
@@ -148,7 +149,7 @@ class Smoother:
         coarse_near = factors[coupled].reshape(-1, width)
         shape = (len(node), total)
         rows: Rows = tentative_rows(values, node)
-        if width == 1:
+        if width == 1 and self.bank.shift >= LEAST_SHIFT:
             bonds = find_bonds((local.indptr, local.indices, local.values), 0, rows, rows, (0, total, total))
             rows = rows[0], islands(bonds)[rows[1]].astype(np.int32), rows[2]
         threshold = settings.truncation

@@ -122,8 +122,9 @@ def error_of(done, x):
     return done.forward_error(x)
 
 
-@pytest.mark.parametrize("chip", CHIPS)
-@pytest.mark.parametrize("name", MOST)
+# tiles without a shift leave a jump between the cores of an island, docs/method.md
+@pytest.mark.parametrize(("name", "chip"), [(name, chip) for chip in CHIPS for name in MOST
+                                            if (name, chip) != ("islands", "ideal")])
 def test_contract(comm, run, name, chip):
     done = run(name, analog_chip=chip)
     assert done.reason > 0
