@@ -50,8 +50,9 @@ in the range and 0 outside, q is the projection of σ√τ u·∇η, and η* has
 is not negative."""
 
 BEYOND = 1e-3
-"""How far beyond its bounds η/h has left them for sure, of the distance between the two."""
-
+"""How far beyond its bounds, of the distance between the two, η/h has not left them yet at a cell's worst node; at
+twice that it has for sure. Where a flow is steady and smooth, nodes are off by a tenth of it, the truncation error: with a
+switch at zero, diffusion of the poles of tc2 would be the largest error."""
 
 LOCAL = 1.5
 """Heights of the smallest cell over which the answer of the Helmholtz equation may decay for one level of tiles to do:
@@ -192,7 +193,7 @@ class ShallowWater:
     def _bound(self, bounds: Sequence[float] | None = None) -> None:
         """Set the bounds of η/h, by default those of the state in vorticity and depth. Collective."""
         low, high = self.bounds = tuple(bounds) if bounds is not None else self._range()
-        # and how far beyond them σ is 0; where all is one value, rounding alone shall not matter
+        # and how far beyond them σ is still 1; where all is one value, rounding alone shall not matter
         ramp = max(BEYOND * (high - low), 1e-9 * max(abs(low), abs(high)))
         self._limits = np.array([low, high, ramp if ramp > 0 else 1.0] if self._bounded else [-np.inf, np.inf, 1.0])
 
