@@ -51,8 +51,8 @@ is not negative."""
 
 BEYOND = 1e-3
 """How far beyond its bounds, of the distance between the two, η/h has not left them yet at a cell's worst node; at
-twice that it has for sure. Where a flow is steady and smooth, nodes are off by a tenth of it, the truncation error: with a
-switch at zero, diffusion of the poles of tc2 would be the largest error."""
+twice that it has for sure. Where a flow is steady and smooth, nodes are off by the truncation error, a tenth of it:
+with a switch at zero, diffusion of the poles of tc2 would be the largest error."""
 
 LOCAL = 1.5
 """Heights of the smallest cell over which the answer of the Helmholtz equation may decay for one level of tiles to do:
