@@ -44,8 +44,9 @@ CLOSURES = ("bounded", "subscales", "anticipated")
 """Where q is 0: where η/h leaves the range of the initial state, nowhere, everywhere.
 
 The exact flow carries η/h along and keeps it in that range. Where a state has left it, `bounded` also diffuses the
-vorticity across the flow, by the flux −τ|u|² h ∂(η/h), as much as upwinding does along it: the streamlines of a vortex
-follow its vorticity, so that upwinding alone hardly acts on its extreme. This flux does work, no other does. With σ = 1
+vorticity across the flow, by the flux −κ h ∂(η/h), κ being that of Codina's whole τ, d|u|/(2 p), or what the time step
+can bear, if that is less: the streamlines of a vortex follow its vorticity, so that upwinding alone hardly acts on its
+extreme. This flux does work, no other does. With σ = 1
 in the range and 0 outside, q is the projection of σ√τ u·∇η, and η* has σq: upwinding takes ‖√τ u·∇η‖² − ‖q‖² out, which
 is not negative."""
 
@@ -125,7 +126,9 @@ class ShallowWater:
             self.stiffness.setNearNullSpace(constants)
             self.cells = tangent.tabulate(space, quadrature)
         self.smallest_height = run.comm.allreduce(float(self.cells.height.min(initial=np.inf)), MPI.MIN)
-        most = VISCOUS / (DIFFUSION[degree] ** 2 * dt) * self.smallest_height**2
+        fastest = VISCOUS / (DIFFUSION[degree] ** 2 * dt)  # diffusion, in units of heights², that is stable
+        self._across = 1 / (2 * degree) if upwind > 0 else 0.0, fastest
+        most = fastest * self.smallest_height**2
         if viscosity > most:
             raise InvalidInput("-viscosity", viscosity, f"at most {most:.3g} m²/s with -dt {dt:g}",
                                "It is explicit: take smaller steps.")
@@ -247,7 +250,7 @@ class ShallowWater:
         with self._run.assembling():
             sums = np.zeros((4, len(self.absolute.x.array)))
             tangent.tendencies(*basis, *flow, self.advection.function.x.array, self.depth.function.x.array,
-                               self.reference, self.upwind, self._limits, sums)
+                               self.reference, self.upwind, *self._across, self._limits, sums)
             rows = [self._collect(row) for row in sums]
         self._solve(self.kinetic, rows[3])
         rows[1] += self.times(self.stiffness, self.kinetic.values + GRAVITY * self.ground.x.petsc_vec.array)

@@ -88,11 +88,12 @@ def inside(nodes: NDArray, eta: NDArray, h: NDArray, bounds: NDArray) -> float:
 @compiled
 def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, height: NDArray, psi: NDArray,
                chi: NDArray, eta: NDArray, smooth: NDArray, h: NDArray, reference: float, upwind: float,
-               bounds: NDArray, out: NDArray) -> None:
+               full: float, fastest: float, bounds: NDArray, out: NDArray) -> None:
     """Add up ∫ (η*u − F)·∇w, ∫ η*(n×u)·∇w, ∫ (h − H)u·∇w and ∫ ½|u|²w.
 
     Here u = n×∇ψ + ∇χ and η* = η − √τ (√τ u·∇η − σq), σ being 1 in cells where η/h is within its bounds and 0 in those
-    outside (`inside`); and F = (1 − σ) τ v (v·h∇(η/h)) with v = n×u.
+    outside (`inside`); and F = (1 − σ) κ e (e·h∇(η/h)), e = n×u/|u| and κ the smaller of full·|u|·height and
+    fastest·height².
 
     Args:
         dofs, basis, gradient, weight, height: of `Cells`.
@@ -100,6 +101,7 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
             depth.
         reference: H in m.
         upwind: τ |u|/height.
+        full, fastest: of diffusion across the flow; 1 and 1/s.
         bounds: of η/h, and how far beyond them σ is still 1.
         out: (4, unknowns), changed in place; entries of ghosts are to be sent to their owners.
     """
@@ -130,7 +132,10 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
             root = np.sqrt(upwind * height[c] / np.sqrt(square)) if square > 0.0 else 0.0
             ratio = value / depth
             advected = w * (value - root * (root * (u * eta_x + v * eta_y) - keep * mean))
-            spread = w * (1.0 - keep) * root * root * (u * (eta_y - ratio * h_y) - v * (eta_x - ratio * h_x))
+            spread = 0.0
+            if keep < 1.0 and square > 0.0:
+                kappa = min(full * height[c] / np.sqrt(square), fastest * height[c] * height[c] / square)
+                spread = w * (1.0 - keep) * kappa * (u * (eta_y - ratio * h_y) - v * (eta_x - ratio * h_x))
             flux = w * (depth - reference)
             kinetic = 0.5 * w * square
             for i in range(n):
