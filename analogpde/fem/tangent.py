@@ -70,19 +70,30 @@ def tabulate(space: fem.FunctionSpace, quadrature_degree: int) -> Cells:
 
 
 @compiled
-def inside(value: float, bounds: NDArray) -> float:
-    """Return 1 between bounds[0] and bounds[1], falling linearly to 0 where a value is off by bounds[2]."""
-    return min(max(1.0 - max(value - bounds[1], bounds[0] - value) / bounds[2], 0.0), 1.0)
+def inside(nodes: NDArray, eta: NDArray, h: NDArray, bounds: NDArray) -> float:
+    """Return 1 where η/h is off its bounds at no node of a cell by more than bounds[2], 0 where by twice that.
+
+    Args:
+        nodes: of the cell.
+        eta, h: nodal values.
+        bounds: the two bounds, and a distance.
+    """
+    least = 1.0
+    for d in nodes:
+        ratio = eta[d] / h[d]
+        least = min(least, 2.0 - max(ratio - bounds[1], bounds[0] - ratio) / bounds[2])
+    return max(least, 0.0)
 
 
 @compiled
 def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray, height: NDArray, psi: NDArray,
                chi: NDArray, eta: NDArray, smooth: NDArray, h: NDArray, reference: float, upwind: float,
-               bounds: NDArray, out: NDArray) -> None:
+               full: float, fastest: float, bounds: NDArray, out: NDArray) -> None:
     """Add up ∫ (η*u − F)·∇w, ∫ η*(n×u)·∇w, ∫ (h − H)u·∇w and ∫ ½|u|²w.
 
-    Here u = n×∇ψ + ∇χ and η* = η − √τ (√τ u·∇η − σq), σ being 1 where η/h is within its bounds and 0 outside; and
-    F = (1 − σ) τ v (v·h∇(η/h)) with v = n×u.
+    Here u = n×∇ψ + ∇χ and η* = η − √τ (√τ u·∇η − σq), σ being 1 in cells where η/h is within its bounds and 0 in those
+    outside (`inside`); and F = (1 − σ) κ e (e·h∇(η/h)), e = n×u/|u| and κ the smaller of full·|u|·height and
+    fastest·height².
 
     Args:
         dofs, basis, gradient, weight, height: of `Cells`.
@@ -90,13 +101,15 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
             depth.
         reference: H in m.
         upwind: τ |u|/height.
-        bounds: of η/h, and how far beyond them σ is 0.
+        full, fastest: of diffusion across the flow; 1 and 1/s.
+        bounds: of η/h, and how far beyond them σ is still 1.
         out: (4, unknowns), changed in place; entries of ghosts are to be sent to their owners.
     """
     n = dofs.shape[1]
     local = np.zeros((4, n))
     for c in range(dofs.shape[0]):
         local[:] = 0.0
+        keep = inside(dofs[c], eta, h, bounds)
         for q in range(basis.shape[0]):
             psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = h_x = h_y = value = mean = depth = 0.0
             for i in range(n):
@@ -118,9 +131,11 @@ def tendencies(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray
             square = u * u + v * v
             root = np.sqrt(upwind * height[c] / np.sqrt(square)) if square > 0.0 else 0.0
             ratio = value / depth
-            keep = inside(ratio, bounds)
             advected = w * (value - root * (root * (u * eta_x + v * eta_y) - keep * mean))
-            spread = w * (1.0 - keep) * root * root * (u * (eta_y - ratio * h_y) - v * (eta_x - ratio * h_x))
+            spread = 0.0
+            if keep < 1.0 and square > 0.0:
+                kappa = min(full * height[c] / np.sqrt(square), fastest * height[c] * height[c] / square)
+                spread = w * (1.0 - keep) * kappa * (u * (eta_y - ratio * h_y) - v * (eta_x - ratio * h_x))
             flux = w * (depth - reference)
             kinetic = 0.5 * w * square
             for i in range(n):
@@ -146,8 +161,9 @@ def advection(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray,
     """
     n = dofs.shape[1]
     for c in range(dofs.shape[0]):
+        keep = inside(dofs[c], eta, h, bounds)
         for q in range(basis.shape[0]):
-            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = value = depth = 0.0
+            psi_x = psi_y = chi_x = chi_y = eta_x = eta_y = 0.0
             for i in range(n):
                 d = dofs[c, i]
                 gx, gy = gradient[c, q, 0, i], gradient[c, q, 1, i]
@@ -157,12 +173,10 @@ def advection(dofs: NDArray, basis: NDArray, gradient: NDArray, weight: NDArray,
                 chi_y += gy * chi[d]
                 eta_x += gx * eta[d]
                 eta_y += gy * eta[d]
-                value += basis[q, i] * eta[d]
-                depth += basis[q, i] * h[d]
             u, v = chi_x - psi_y, chi_y + psi_x
             square = u * u + v * v
             root = np.sqrt(upwind * height[c] / np.sqrt(square)) if square > 0.0 else 0.0
-            advected = weight[c, q] * inside(value / depth, bounds) * root * (u * eta_x + v * eta_y)
+            advected = weight[c, q] * keep * root * (u * eta_x + v * eta_y)
             for i in range(n):
                 out[dofs[c, i]] += advected * basis[q, i]
 

@@ -110,6 +110,8 @@ def depth(longitude, latitude):
 
 @pytest.mark.mpi
 def test_potential_vorticity_keeps_to_its_initial_range(problem, comm, shared_tmp_path):
+    from analogpde.fem.shallow_water import BEYOND
+
     initial = shared_tmp_path / "vortices.py"
     if comm.rank == 0:
         initial.write_text(VORTICES)
@@ -118,8 +120,8 @@ def test_potential_vorticity_keeps_to_its_initial_range(problem, comm, shared_tm
     beyond = [run(problem, *words, closure).result("potential vorticity beyond its initial range, of that range")
               for closure in ("subscales", "bounded")]
     # Two vortices that merge on a coarse mesh. The exact flow carries potential vorticity along: every bit beyond is an
-    # error, 1 % of the range without bounds. The flux that acts there and nowhere else has to take much of it away.
-    assert 0 < beyond[1] < 0.7 * beyond[0]
+    # error, 1 % of the range without bounds. With them it stays where the flux across the flow acts in part.
+    assert 0 < beyond[1] < 2 * BEYOND < beyond[0]
 
 
 def fields_of(path):
