@@ -247,7 +247,7 @@ class AnalogPC:
                 raise InvalidInput("matrix entries", "NaN or infinity", "finite numbers", "Check the assembly.")
             if values.size == 0 or not values.any():
                 zero.append(True)
-            pattern, numbers = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+            pattern, numbers = hashlib.sha256(), hashlib.sha256()  # most processors have instructions for it
             for array in (indptr, indices):
                 pattern.update(np.ascontiguousarray(array).data)
             numbers.update(np.ascontiguousarray(values).data)

@@ -173,7 +173,8 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, roots, shift_fa
         n = 0
         if largest > 0.0:  # these first: a unit that hits every entry makes short work of the others
             for level in range(1, 17):
-                for magnitude in (largest, smallest):
+                for which in range(2 if smallest < largest else 1):
+                    magnitude = smallest if which else largest
                     if magnitude / level >= lowest:
                         trial[n] = magnitude / level
                         n += 1
@@ -185,6 +186,8 @@ def _choose_units(offsets, sizes, row, col, value, levels, head, roots, shift_fa
             unit = trial[c]
             shift = shift_factor * unit * levels * root
             spread = noise * unit * levels * root
+            if spread >= best:  # rounding only adds to it
+                continue
             mean, peak = _rounding_cost(*mine, unit, error, best - spread)
             cost = mean + spread
             if 1.0 + peak + shift + extra[k] <= head * unit and cost < best:
