@@ -90,6 +90,7 @@ class Together:
             if time.monotonic() > deadline:
                 self.say(f"\nrank {self.comm.rank} of {self.comm.size} has waited {seconds:g} s for the others after "
                          f"{where}: they are not at the same place. Ending all ranks.\n")
+                time.sleep(1.0)  # mpirun may drop what it has not passed on when it ends the ranks
                 self.MPI.COMM_WORLD.Abort(1)
             time.sleep(0.001)
 
