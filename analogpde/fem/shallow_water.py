@@ -46,14 +46,13 @@ CLOSURES = ("bounded", "subscales", "anticipated")
 The exact flow carries η/h along and keeps it in that range. Where a state has left it, `bounded` also diffuses the
 vorticity across the flow, by the flux −κ h ∂(η/h), κ being that of Codina's whole τ, d|u|/(2 p), or what the time step
 can bear, if that is less: the streamlines of a vortex follow its vorticity, so that upwinding alone hardly acts on its
-extreme. This flux does work, no other does. With σ = 1
-in the range and 0 outside, q is the projection of σ√τ u·∇η, and η* has σq: upwinding takes ‖√τ u·∇η‖² − ‖q‖² out, which
-is not negative."""
+extreme. This flux does work, no other does. With σ = 1 in the range and 0 outside, q is the projection of σ√τ u·∇η, and
+η* has σq: upwinding takes ‖√τ u·∇η‖² − ‖q‖² out, which is not negative."""
 
 BEYOND = 1e-3
-"""How far beyond its bounds, of the distance between the two, η/h has not left them yet at a cell's worst node; at
-twice that it has for sure. Where a flow is steady and smooth, nodes are off by the truncation error, a tenth of it:
-with a switch at zero, diffusion of the poles of tc2 would be the largest error."""
+"""A cell has left the bounds in part where η/h at its worst node is further beyond them than this, of the distance
+between the two, and wholly at twice that. Truncation errors of a steady, smooth flow reach a tenth of it: with a switch
+at zero, diffusion at the poles would be the largest error of tc2."""
 
 LOCAL = 1.5
 """Heights of the smallest cell over which the answer of the Helmholtz equation may decay for one level of tiles to do:

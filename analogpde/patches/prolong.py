@@ -92,48 +92,43 @@ def tentative_rows(
 
 
 @compiled
-def _find_bonds(indptr, indices, values, first, p_indptr, p_indices, p_values, by_column, columns_of, values_of, begin,
-                total, energy, one, other, size):
+def _find_bonds(index, core, number, indptr, indices, values, first, p_indptr, p_values, by_column, columns_of,
+                values_of, total, energy, one, other, size):
     """Write the energy of each own coarse node, and which others it is bound to; return how many bonds there are."""
-    count = energy.size
-    start = np.zeros(count + 1, np.int64)
-    for e in range(p_indices.size):
-        start[p_indices[e] - begin + 1] += 1
-    for k in range(count):
-        start[k + 1] += start[k]
-    members, filled = np.empty(p_indices.size, np.int64), start[:-1].copy()
-    for i in range(p_indptr.size - 1):
-        for e in range(p_indptr[i], p_indptr[i + 1]):
-            k = p_indices[e] - begin
-            members[filled[k]] = i
-            filled[k] += 1
     coupling, stamp, met = np.empty(total), np.full(total, -1, np.int64), np.empty(total, np.int64)
-    bonds = 0
-    for k in range(count):
+    bonds = nodes = 0
+    for k in range(core.size):
+        own = number[k]
+        if own < 0:
+            continue
         found = 0
-        for t in range(start[k], start[k + 1]):
-            i = members[t]
-            weight = p_values[p_indptr[i]]
-            for e in range(indptr[first + i], indptr[first + i + 1]):
+        for t in range(core[k]):
+            i = index[k, t]
+            if p_indptr[i - first] == p_indptr[i - first + 1]:  # the near-null vector is zero there
+                continue
+            weight = p_values[p_indptr[i - first]]
+            for e in range(indptr[i], indptr[i + 1]):
                 for f in range(by_column[indices[e]], by_column[indices[e] + 1]):
                     node = columns_of[f]
-                    if stamp[node] != k:
-                        stamp[node], coupling[node], met[found] = k, 0.0, node
-                        found += 1
+                    if stamp[node] != own:
+                        stamp[node], coupling[node] = own, 0.0
+                        if node != own:
+                            met[found] = node
+                            found += 1
                     coupling[node] += weight * values[e] * values_of[f]
-        own = coupling[begin + k] if found else 0.0
-        energy[k], largest = abs(own), 0.0
+        diagonal = coupling[own] if stamp[own] == own else 0.0
+        energy[nodes] = abs(diagonal)
+        nodes += 1
+        sign, largest, before = -1.0 if diagonal > 0.0 else 1.0, 0.0, bonds
         for t in range(found):
-            if met[t] != begin + k:
-                coupling[met[t]] *= -1.0 if own > 0.0 else 1.0
-                largest = max(largest, coupling[met[t]])
-        taken = 0
+            largest = max(largest, sign * coupling[met[t]])
         for t in range(found):
-            if met[t] != begin + k and largest > 0.0 and coupling[met[t]] >= BOUND * largest:
-                taken += 1
-        for t in range(found if taken < LARGEST_ISLAND else 0):  # of more it is no island
-            if met[t] != begin + k and largest > 0.0 and coupling[met[t]] >= BOUND * largest:
-                one[bonds], other[bonds], size[bonds] = begin + k, met[t], coupling[met[t]]
+            strength = sign * coupling[met[t]]
+            if strength > 0.0 and strength >= BOUND * largest:
+                if bonds - before == LARGEST_ISLAND - 1:  # of more it is no island
+                    bonds = before
+                    break
+                one[bonds], other[bonds], size[bonds] = own, met[t], strength
                 bonds += 1
     return bonds
 
@@ -142,18 +137,22 @@ Bonds = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray
 """Energies of coarse nodes; bonds: the node, the one it is bound to, how strong."""
 
 
-def find_bonds(rows: Rows, first: int, p: Rows, needed: Rows, nodes: tuple[int, int, int]) -> Bonds:
+def find_bonds(
+    patches: Patches, number: NDArray[np.int64], rows: Rows, first: int, p: Rows, needed: Rows, total: int,
+) -> Bonds:
     """Find which cores are bound to which, in the unsmoothed Galerkin matrix.
 
     Args:
-        rows: of the matrix, CSR; row `first` + i is the i-th owned one.
+        patches: of this rank. number: coarse node of each, −1 for none.
+        rows: of the matrix, CSR, by the numbers of unknowns in the patches; `first` is the first owned one.
         p: unsmoothed rows of P of the owned unknowns, one near-null vector. needed: those of the columns of `rows`.
-        nodes: first own coarse node, how many there are, and how many on all ranks.
+        total: coarse nodes of all ranks.
     """
-    begin, count, total = nodes
+    count = int(np.count_nonzero(number >= 0))
     energy, most = np.empty(count), count * (LARGEST_ISLAND - 1)
     one, other, size = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
-    bonds = _find_bonds(*rows, first, *p, *needed, begin, total, energy, one, other, size)
+    bonds = _find_bonds(patches.index, patches.core, number, *rows, first, p[0], p[2], *needed, total, energy, one,
+                        other, size)
     return energy, one[:bonds], other[:bonds], size[:bonds]
 
 

@@ -218,7 +218,8 @@ class Smoother:
         self._blocks, orders = None, find_orders(blocks)
         if width == 1 and self.shift >= LEAST_SHIFT:
             needed = self.seen.needed(p, matrix.getOwnershipRange()[0])
-            own = comm.allgather(find_bonds(self.seen.whole, local.first, p, needed, (first, len(coupled), nodes)))
+            own = comm.allgather(together(comm, functools.partial(
+                find_bonds, patches, number, self.seen.whole, local.first, p, needed, nodes)))
             energy, one, other, size = (np.concatenate(part) for part in zip(*own, strict=True))
             p = p[0], islands((energy, one, other, size))[p[1]].astype(np.int32), p[2]
         for _ in range(smoothing_sweeps(width, self.mostly_border)):

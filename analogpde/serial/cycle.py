@@ -150,7 +150,7 @@ class Smoother:
         shape = (len(node), total)
         rows: Rows = tentative_rows(values, node)
         if width == 1 and self.bank.shift >= LEAST_SHIFT:
-            bonds = find_bonds((local.indptr, local.indices, local.values), 0, rows, rows, (0, total, total))
+            bonds = find_bonds(patches, number, (local.indptr, local.indices, local.values), 0, rows, rows, total)
             rows = rows[0], islands(bonds)[rows[1]].astype(np.int32), rows[2]
         threshold = settings.truncation
         if threshold is None:

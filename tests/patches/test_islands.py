@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from analogpde.patches.grow import Patches
 from analogpde.patches.prolong import find_bonds, islands
 
 EACH = 5  # unknowns of a core
@@ -24,15 +25,20 @@ def nodes(matrix, near=None):
     near = np.ones(n) if near is None else near
     p = sp.csr_array((near, np.repeat(np.arange(n // EACH), EACH), np.arange(n + 1)))
     rows = tuple((m.indptr.astype(np.int64), m.indices, m.data) for m in (matrix, p))
-    bonds = find_bonds(rows[0], 0, rows[1], rows[1], (0, n // EACH, n // EACH))
+    index = np.arange(n).reshape(-1, EACH)
+    cores = np.full(len(index), EACH, np.int32)
+    patches = Patches(index, cores, cores, np.repeat(np.arange(len(index)), EACH), cores > 0)
+    bonds = find_bonds(patches, np.arange(len(index)), rows[0], 0, rows[1], rows[1], len(index))
     return islands(bonds), (p.T @ matrix @ p).toarray(), bonds
 
 
 def test_bonds_are_the_galerkin_matrix():
     near = np.random.default_rng(0).uniform(0.5, 1.5, 4 * EACH)
     _, galerkin, (energy, one, other, size) = nodes(line([2.0, 1.0, 3.0], 0.1), near)
-    np.testing.assert_allclose(energy, galerkin.diagonal(), rtol=1e-14)  # sums of 15 numbers
-    np.testing.assert_allclose(size, -galerkin[one, other], rtol=1e-14)
+    # sums of 15 products of three numbers, each at most 1.5² · 6: 17 roundings, here and in the product
+    off = 2 * 17 * 2.0**-53 * 15 * 1.5**2 * 6
+    np.testing.assert_allclose(energy, galerkin.diagonal(), rtol=0, atol=off)
+    np.testing.assert_allclose(size, -galerkin[one, other], rtol=0, atol=off)
     assert set(zip(one.tolist(), other.tolist(), strict=True)) == {(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2)}
 
 
