@@ -10,8 +10,18 @@ from analogpde.tile.blocks import Blocks
 
 
 @compiled
-def _cut(indptr, indices, values, index, size, place, row, col, value, offsets, fill):
-    """Count (fill False) or write the nonzero entries of every patch's block; diagonals always."""
+def _most(indptr, index, size):
+    """Return how many entries the rows of all patches have."""
+    total = 0
+    for k in range(size.size):
+        for t in range(size[k]):
+            total += indptr[index[k, t] + 1] - indptr[index[k, t]]
+    return total
+
+
+@compiled
+def _cut(indptr, indices, values, index, size, place, row, col, value, offsets):
+    """Write the nonzero entries of every patch's block; diagonals always."""
     total = 0
     for k in range(size.size):
         for t in range(size[k]):
@@ -21,8 +31,7 @@ def _cut(indptr, indices, values, index, size, place, row, col, value, offsets, 
             for e in range(indptr[i], indptr[i + 1]):
                 c = place[indices[e]]
                 if c >= 0 and (values[e] != 0.0 or c == t):
-                    if fill:
-                        row[total], col[total], value[total] = t, c, values[e]
+                    row[total], col[total], value[total] = t, c, values[e]
                     total += 1
         for t in range(size[k]):
             place[index[k, t]] = -1
@@ -34,14 +43,12 @@ def cut_blocks(matrix: LocalMatrix, patches: Patches, first_tile: int) -> Blocks
     """Return the block of every patch; tile ids count up from `first_tile`."""
     place = np.full(matrix.rows, -1, np.int64)
     offsets = np.zeros(patches.count + 1, np.int64)
-    nothing = np.empty(0, np.int32)
-    total = _cut(matrix.indptr, matrix.indices, matrix.values, patches.index, patches.size, place, nothing, nothing,
-                 np.empty(0), offsets, False)
-    row, col, value = np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total)
-    _cut(matrix.indptr, matrix.indices, matrix.values, patches.index, patches.size, place, row, col, value, offsets,
-         True)
+    most = _most(matrix.indptr, patches.index, patches.size)  # what is never written takes no memory
+    row, col, value = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most)
+    total = _cut(matrix.indptr, matrix.indices, matrix.values, patches.index, patches.size, place, row, col, value,
+                 offsets)
     tiles = np.arange(first_tile, first_tile + patches.count)
-    return Blocks(patches.size, offsets, row, col, value, tiles, patches.index.shape[1])
+    return Blocks(patches.size, offsets, row[:total], col[:total], value[:total], tiles, patches.index.shape[1])
 
 
 @compiled

@@ -263,7 +263,7 @@ class Smoother:
 
 def _assemble(p: Rows, sizes: Any, comm: Any) -> PETSc.Mat:
     csr = (p[0].astype(PETSc.IntType), p[1].astype(PETSc.IntType, copy=False), p[2])
-    matrix = PETSc.Mat().createAIJ(size=sizes, csr=csr, comm=comm)
+    matrix = PETSc.Mat().createAIJWithArrays(sizes, csr, comm=comm)  # on one rank without a copy
     matrix.assemble()
     return matrix
 

@@ -308,8 +308,9 @@ class AnalogKSP:
                 aij.destroy()
             entries = len(values)
             unit = float(np.abs(values).max(initial=0.0)) or 1.0  # so that no square over- or underflows
-            rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-            norms = unit * np.sqrt(np.bincount(rows, (values / unit) ** 2, len(indptr) - 1))
+            squares = values / unit
+            squares *= squares
+            norms = unit * np.sqrt(np.add.reduceat(squares, indptr[:-1][np.diff(indptr) > 0]))  # of rows that have any
             largest = float(norms.max(initial=0.0))
             smallest = float(np.min(norms, initial=math.inf, where=norms > 0))
         except InvalidInput:  # no entries: a product with a fixed vector bounds the norm from below

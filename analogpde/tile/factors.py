@@ -218,7 +218,7 @@ def factorise(blocks: Blocks, dtype: DTypeLike = np.float32, cells: Blocks | Non
     """Factorise a batch of blocks, in FP64, and keep the factors in `dtype`.
 
     Args:
-        blocks: their entries must be sorted by row.
+        blocks: their entries must be sorted by row, but where `cells` gives the order.
         dtype: float32 for what emulates a tile, float64 for exact local solves.
         cells: blocks whose pattern the rows are ordered by; None: these. What wires add to it leaves the band of the
             cells alone.

@@ -78,13 +78,15 @@ def bias_sway(factors: Factors, shared: NDArray[np.float64]) -> NDArray[np.float
 
 def _symmetric_part_definite(held: Blocks) -> NDArray[np.bool_]:
     """Tell which blocks have a positive definite symmetric part, by elimination, shape (K,)."""
-    offsets = np.concatenate(([0], np.cumsum(2 * np.diff(held.offsets)))).astype(np.int64)
-    owner = held.owner
-    place = np.argsort(np.concatenate((owner, owner)) * held.size + np.concatenate((held.row, held.col)), kind="stable")
-    both = Blocks(held.sizes, offsets, np.concatenate((held.row, held.col))[place],
-                  np.concatenate((held.col, held.row))[place],
-                  np.concatenate((0.5 * held.value, 0.5 * held.value))[place], held.tiles, held.size)
-    return factorise(both, np.float64).definite
+    lengths = np.diff(held.offsets)
+    first = np.arange(len(held.value)) + np.repeat(held.offsets[:-1], lengths)  # of a block: its entries, then mirrored
+    second = first + np.repeat(lengths, lengths)
+    count, half = 2 * len(held.value), 0.5 * held.value
+    both = Blocks(held.sizes, 2 * held.offsets, *np.empty((2, count), held.row.dtype), np.empty(count), held.tiles,
+                  held.size)
+    for place, i, j in ((first, held.row, held.col), (second, held.col, held.row)):
+        both.row[place], both.col[place], both.value[place] = i, j, half
+    return factorise(both, cells=held).definite
 
 
 def stable(held: Blocks, factors: Factors, loop: Loop | None = None, chip: Chip | None = None) -> NDArray[np.bool_]:

@@ -89,24 +89,27 @@ def fill_normal(out, seed, word, tile, event):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _fill_words(words, blocks, seed, word, tile, event):  # type: ignore[no-untyped-def]
-    """Fill words[:, :blocks] with what the generator gives, eight counters at a time."""
+def fill_bits(words, count, seed, word, tile, event):  # type: ignore[no-untyped-def]
+    """Fill `words` (uint32) with what makes `count` draws of read noise, eight counters of the generator at a time.
+
+    Draw i is `look_up` of half i, low halves first; 4 · ceil(count/8) words are written.
+    """
     key0, key1 = np.uint64(seed) & np.uint64(_LOW), np.uint64(seed) >> np.uint64(32)
-    whole = blocks - blocks % LANES
-    for block in range(0, whole, LANES):
-        store_random(words, block, np.uint64(tile), np.uint64(event), np.uint64(word), key0, key1)
-    for block in range(whole, blocks):
-        words[0, block], words[1, block], words[2, block], words[3, block] = philox(
-            block, tile, event, word, key0, key1)
+    blocks = (count + 7) // 8
+    if blocks < LANES:
+        for block in range(blocks):
+            words[block], words[blocks + block], words[2 * blocks + block], words[3 * blocks + block] = philox(
+                block, tile, event, word, key0, key1)
+        return
+    for block in range(0, blocks, LANES):  # the last eight again in part: the same counters give the same words
+        store_random(words, blocks, min(block, blocks - LANES), np.uint64(tile), np.uint64(event), np.uint64(word),
+                     key0, key1)
 
 
 @compiled
-def _look_up(words, blocks, out):  # type: ignore[no-untyped-def]
-    for s in range(4):
-        for block in range(blocks):
-            i = 2 * (s * blocks + block)
-            out[i] = _VALUES[np.int64(words[s, block] & np.uint64(0x3FFF))]
-            out[i + 1] = _VALUES[np.int64((words[s, block] >> np.uint64(16)) & np.uint64(0x3FFF))]
+def look_up(half):  # type: ignore[no-untyped-def]
+    """Return the draw of 16 random bits: normal, but of 2^14 values."""
+    return _VALUES[half & np.uint16(0x3FFF)]
 
 
 @compiled
@@ -114,11 +117,12 @@ def fill_read(out, words, count, seed, word, tile, event):  # type: ignore[no-un
     """Fill out[:count] with draws of read noise: normal, but of 2^14 values.
 
     Seven times as fast as `fill_normal`: every cell draws at every shot, and what is seen on a line is the sum over
-    the cells of a row. `words` is room of shape (4, count/8 + 1), `out` of count + 8.
+    the cells of a row. `words` is room, uint32, of count/2 + 4.
     """
-    blocks = (count + 7) // 8
-    _fill_words(words, blocks, seed, word, tile, event)
-    _look_up(words, blocks, out)
+    fill_bits(words, count, seed, word, tile, event)
+    halves = words.view(np.uint16)
+    for i in range(count):
+        out[i] = look_up(halves[i])
 
 
 @compiled
@@ -134,11 +138,9 @@ def fill_read_segments(out, offsets, seed, word, tiles, event):  # type: ignore[
     longest = 0
     for k in range(tiles.size):
         longest = max(longest, offsets[k + 1] - offsets[k])
-    room, words = np.empty(longest + 8, np.float32), np.empty((4, longest // 8 + 1), np.uint64)
+    words = np.empty(longest // 2 + 4, np.uint32)
     for k in range(tiles.size):
-        count = offsets[k + 1] - offsets[k]
-        fill_read(room, words, count, seed, word, tiles[k], event)
-        out[offsets[k]:offsets[k + 1]] = room[:count]
+        fill_read(out[offsets[k]:], words, offsets[k + 1] - offsets[k], seed, word, tiles[k], event)
 
 
 @compiled

@@ -124,21 +124,23 @@ def larger(typing: Any, sum_: Any, value: Any) -> Any:
 
 @_operation
 def store_random(
-    typing: Any, words: Any, block: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any,
+    typing: Any, words: Any, blocks: Any, block: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any,
 ) -> Any:
-    """Write the words of Philox4x32-10 for the counters block … block + 7 to words[:, block: block + 8].
+    """Write the words of Philox4x32-10 for the counters block … block + 7 to words[s · blocks + block], s = 0 … 3.
 
     The loop that `analogpde.tile.kernels.philox` would need is not always made one of vectors.
 
     Args:
-        words: uint64, shape (4, m). c1, c2, c3, k0, k1: other words of the counter and the key, below 2^32.
+        words: uint32, at least 4 · blocks of them. c1, c2, c3, k0, k1: other words of the counter and the key, below
+            2^32.
     """
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number, lanes = ir.IntType(64), ir.VectorType(ir.IntType(64), LANES)
+        short = ir.VectorType(ir.IntType(32), LANES)
 
         def splat(value: Any) -> Any:
             one = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            zeros = ir.Constant(short, [0] * LANES)
             return builder.shuffle_vector(one, ir.Constant(lanes, ir.Undefined), zeros)
 
         def every(value: int) -> Any:
@@ -146,9 +148,9 @@ def store_random(
 
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         low, half, mask = every(0xFFFFFFFF), every(32), ir.Constant(number, 0xFFFFFFFF)
-        c0 = builder.add(splat(arguments[1]), ir.Constant(lanes, list(range(LANES))))
-        c0, c1, c2, c3 = builder.and_(c0, low), *(splat(builder.and_(word, mask)) for word in arguments[2:5])
-        k0, k1 = (builder.and_(word, mask) for word in arguments[5:])
+        c0 = builder.add(splat(arguments[2]), ir.Constant(lanes, list(range(LANES))))
+        c0, c1, c2, c3 = builder.and_(c0, low), *(splat(builder.and_(word, mask)) for word in arguments[3:6])
+        k0, k1 = (builder.and_(word, mask) for word in arguments[6:])
         for _ in range(10):
             p0 = builder.mul(every(PHILOX_MULTIPLIERS[0]), builder.and_(c0, low))
             p1 = builder.mul(every(PHILOX_MULTIPLIERS[1]), builder.and_(c2, low))
@@ -156,10 +158,10 @@ def store_random(
             c2, c3 = builder.xor(builder.xor(builder.lshr(p0, half), c3), splat(k1)), builder.and_(p0, low)
             k0 = builder.and_(builder.add(k0, ir.Constant(number, PHILOX_INCREMENTS[0])), mask)
             k1 = builder.and_(builder.add(k1, ir.Constant(number, PHILOX_INCREMENTS[1])), mask)
-        columns = builder.extract_value(array.shape, 1)
         for row, word in enumerate((c0, c1, c2, c3)):
-            place = builder.add(builder.mul(columns, ir.Constant(number, row)), arguments[1])
-            builder.store(word, builder.bitcast(builder.gep(array.data, [place]), lanes.as_pointer()), align=8)
+            place = builder.add(builder.mul(arguments[1], ir.Constant(number, row)), arguments[2])
+            builder.store(builder.trunc(word, short), builder.bitcast(builder.gep(array.data, [place]),
+                                                                      short.as_pointer()), align=4)
         return context.get_dummy_value()
 
-    return types.void(words, types.intp, *(types.uint64,) * 5), generate
+    return types.void(words, types.intp, types.intp, *(types.uint64,) * 5), generate

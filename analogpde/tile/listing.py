@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analogpde.compiled import compiled
-from analogpde.tile.lanes import LANES, load, minus, minus_product, reciprocal, store
+from analogpde.tile.lanes import LANES, larger, load, minus, minus_product, reciprocal, store
 
 _NEGLIGIBLE = np.float32(2.0**-22)  # of the diagonal, which is one: what factors in FP32 make of a zero
 _ZERO = np.float32(0.0)
@@ -45,6 +45,20 @@ def _near_width(band, n, w, least, bound):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _mark_rows(band, n, w, largest, some):  # type: ignore[no-untyped-def]
+    """Tell which rows hold anything that is not negligible, in some lane."""
+    for i in range(n):
+        store(largest, 0, load(largest, 1))
+        found = load(largest, 0)
+        for p in range((2 * w + 1) * i, (2 * w + 1) * (i + 1)):
+            found = larger(found, load(band, p))
+        store(largest, 0, found)
+        some[i] = False
+        for lane in range(LANES):
+            some[i] = some[i] or largest[0, lane] > _NEGLIGIBLE
+
+
+@compiled
 def list_cells(data, members, group_base, group_width, group_size, offsets, row, col, deviation, drawn, stride, bound,  # type: ignore[no-untyped-def]
                near, first, value, spread, place, draw, far_first, far_value, far_place):
     """List what the tiles of each group hold, by rows of the elimination; return how many are near and far.
@@ -59,7 +73,11 @@ def list_cells(data, members, group_base, group_width, group_size, offsets, row,
     for g in range(group_base.size):
         most = max(most, (2 * group_width[g] + 1) * group_size[g])
     band = np.empty((most, LANES), np.float32)
-    seen = np.empty((most, LANES), np.bool_)
+    longest = 0
+    for k in range(offsets.size - 1):
+        longest = max(longest, offsets[k + 1] - offsets[k])
+    cell = np.empty((LANES, longest), np.float32)
+    largest, more = np.zeros((2, LANES), np.float32), np.empty(first.shape[1], np.bool_)
     count, end = 0, np.empty(first.shape[1], np.int64)
     far_count, far_end = 0, np.empty(first.shape[1], np.int64)
     for g in range(group_base.size):
@@ -72,7 +90,6 @@ def list_cells(data, members, group_base, group_width, group_size, offsets, row,
         if not some:
             continue
         _multiply_factors(data, group_base[g], n, w, band)
-        seen[: high * n] = False
         least = 0
         for lane in range(LANES):
             k = members[g, lane]
@@ -82,10 +99,12 @@ def list_cells(data, members, group_base, group_width, group_size, offsets, row,
                     band[high * i + w, lane] = np.float32(-1.0)
                 continue
             for e in range(offsets[k], offsets[k + 1]):
-                seen[high * row[e] + w + col[e] - row[e], lane] = True
+                p = high * row[e] + w + col[e] - row[e]
+                cell[lane, e - offsets[k]], band[p, lane] = -band[p, lane], _ZERO  # what stays is in no cell
                 least = max(least, abs(row[e] - col[e]))
         near[g] = _near_width(band, n, w, least, bound)
         even = near[g] + near[g] % 2
+        _mark_rows(band, n, w, largest, more)
         for again in range(2):  # count, then list
             if again:
                 for i in range(n):
@@ -100,15 +119,15 @@ def list_cells(data, members, group_base, group_width, group_size, offsets, row,
                     for e in range(offsets[k], offsets[k + 1]):
                         i = row[e]
                         if again:
-                            here, p = end[i], w + col[e] - i
-                            value[here], spread[here] = -band[high * i + p, lane], deviation[e]
-                            place[here], draw[here] = (p + even - w) * LANES + lane, lane * stride + e - offsets[k]
+                            here = end[i]
+                            value[here], spread[here] = cell[lane, e - offsets[k]], deviation[e]
+                            place[here], draw[here] = (col[e] - i + even) * LANES + lane, lane * stride + e - offsets[k]
                         end[i] += 1
             for i in range(n):
-                for p in range(max(0, w - i), min(high, w + n - i)):
+                for p in range(max(0, w - i) if more[i] else high, min(high, w + n - i)):
                     for lane in range(LANES):
                         entry = -band[high * i + p, lane]
-                        if seen[high * i + p, lane] or not abs(entry) > _NEGLIGIBLE:
+                        if not abs(entry) > _NEGLIGIBLE:
                             continue
                         if abs(p - w) > near[g]:
                             if again:

@@ -13,7 +13,7 @@ import numpy as np
 
 from analogpde.compiled import compiled
 from analogpde.tile.band import eliminate_rows
-from analogpde.tile.kernels import fill_read, settle
+from analogpde.tile.kernels import fill_bits, fill_read, look_up, settle
 from analogpde.tile.lanes import LANES, load, minus_product, product, store
 
 LARGEST_MULTIPLIER = np.float32(100.0)  # of elimination without row exchanges: two of the seven digits of FP32
@@ -25,25 +25,25 @@ _EXPONENT = 0x7FFFFFFFFFFFFFFF  # all bits of a double but its sign
 
 
 @compiled
-def _hold_row(row, value, spread, place, draw, draws):  # type: ignore[no-untyped-def]
+def _hold_row(row, value, spread, place, draw, bits):  # type: ignore[no-untyped-def]
     """Write a row of Ĝ + E of eight tiles: entry (i, j) of a lane is at (w + j − i) LANES + lane, w even."""
     row[:] = _ZERO
     for e in range(value.size):
-        row[place[e]] = value[e] + spread[e] * draws[draw[e]]
+        row[place[e]] = value[e] + spread[e] * look_up(bits[draw[e]])
 
 
 @compiled
-def _hold(band, n, w, ends, value, spread, place, draw, draws):  # type: ignore[no-untyped-def]
+def _hold(band, n, w, ends, value, spread, place, draw, bits):  # type: ignore[no-untyped-def]
     """Write all rows of Ĝ + E, each 2 w + 2 vectors long, the last of them zero."""
     high = (2 * w + 2) * LANES
     flat = band.reshape(-1)
     for i in range(n):
         a, b = ends[i], ends[i + 1]
-        _hold_row(flat[high * i: high * i + high], value[a:b], spread[a:b], place[a:b], draw[a:b], draws)
+        _hold_row(flat[high * i: high * i + high], value[a:b], spread[a:b], place[a:b], draw[a:b], bits)
 
 
 @compiled
-def _eliminate(band, n, w, ends, value, spread, place, draw, draws):  # type: ignore[no-untyped-def]
+def _eliminate(band, n, w, ends, value, spread, place, draw, bits):  # type: ignore[no-untyped-def]
     """Write Ĝ + E as `_hold` does and factorise it, without row exchanges: L below the inverted pivots, U above.
 
     Two rows at a time, as they are written, so that the w rows above, which are all that is needed, stay in the cache;
@@ -59,7 +59,7 @@ def _eliminate(band, n, w, ends, value, spread, place, draw, draws):  # type: ig
     for i in range(0, n, 2):
         for r in range(i, min(i + 2, n)):
             a, b, start = ends[r], ends[r + 1], high * LANES * r
-            _hold_row(flat[start: start + high * LANES], value[a:b], spread[a:b], place[a:b], draw[a:b], draws)
+            _hold_row(flat[start: start + high * LANES], value[a:b], spread[a:b], place[a:b], draw[a:b], bits)
         largest = eliminate_rows(band, n, w, i, largest)
     return largest
 
@@ -222,6 +222,17 @@ def _convert_out(solution, lane, order, n, kept, codes, factor, scale, single, x
 
 
 @compiled
+def _mark_numbers(x, begin, n, mark):  # type: ignore[no-untyped-def]
+    """Write to mark[0] of each lane zero if all n of its values in x from `begin` are finite, or else no number."""
+    mark[0] = _ZERO
+    nothing = load(mark, 0)
+    found = nothing
+    for t in range(begin, begin + n):
+        found = minus_product(found, load(x, t), nothing)
+    store(mark, 0, found)
+
+
+@compiled
 def _add_products(row, col, weight, x, y):  # type: ignore[no-untyped-def]
     for e in range(row.size):
         y[row[e]] += weight[e] * x[col[e]]
@@ -247,8 +258,9 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
     y = np.zeros((longest + 2, LANES), np.float32)
     b, solution = np.zeros((n_max, LANES), np.float32), np.zeros((n_max, LANES), np.float32)
     band, largest = np.zeros((most, LANES), np.float32), np.zeros((1, LANES), np.float32)
-    draws, normal = np.zeros(LANES * stride, np.float32), np.empty(n_max + 8, np.float32)
-    words = np.empty((4, max(stride, n_max) // 8 + 1), np.uint64)
+    numbers_in, numbers_out = np.empty((1, LANES), np.float32), np.empty((1, LANES), np.float32)
+    words, normal = np.zeros(LANES * stride // 2, np.uint32), np.empty(n_max, np.float32)
+    few, bits = np.empty(n_max // 2 + 4, np.uint32), words.view(np.uint16)
     work, single, variance = np.empty(n_max + 1), np.empty(n_max + 1, np.float32), np.empty(n_max, np.float32)
     quiet = np.empty((n_max if bias.shape[0] > 0 else 0, LANES), np.float32)
     power, late = np.ones(LANES), np.zeros(LANES, np.bool_)
@@ -279,7 +291,7 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                     single[:n] = solution[:n, lane] ** 2
                     _add_products(row[offsets[k]: offsets[k + 1]], col[offsets[k]: offsets[k + 1]],
                                   variances[offsets[k]: offsets[k + 1]], single, variance)
-                    fill_read(normal, words, sizes[k], seed, word, tiles[k], event)
+                    fill_read(normal, few, sizes[k], seed, word, tiles[k], event)
                     for t in range(sizes[k]):
                         inside[t, lane] -= np.sqrt(variance[t]) * normal[t]
                     if bias.shape[0] > 0:
@@ -290,9 +302,9 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
             for lane in range(LANES):
                 k = members[g, lane]
                 if k >= 0 and drawn[k]:
-                    fill_read(draws[lane * stride:], words, offsets[k + 1] - offsets[k], seed, word, tiles[k], event)
+                    fill_bits(words[lane * stride // 2:], offsets[k + 1] - offsets[k], seed, word, tiles[k], event)
             even = near[g] + near[g] % 2
-            store(largest, 0, _eliminate(band, n, even, first[g], value, spread, place, draw, draws))
+            store(largest, 0, _eliminate(band, n, even, first[g], value, spread, place, draw, bits))
             y[: 2 * even + n] = _ZERO
             y[even: even + n] = b[:n]
             _solve_band(band, n, even, y, transposed)
@@ -315,18 +327,23 @@ def shoot(data, members, group_base, group_width, group_size, rows, cols, sizes,
                     if k >= 0 and drawn[k]:
                         _take_bias(bias[k], cols[k], sizes[k], transposed, quiet, lane, y[even: even + n])
                 y[even: even + n] = quiet[:n]
+            _mark_numbers(y, even, n, numbers_out)
+            _mark_numbers(b, 0, n, numbers_in)
+            if plain:
+                for lane in range(LANES):
+                    k = members[g, lane]
+                    for t in range(n if k >= 0 and drawn[k] else 0):
+                        solution[t, lane] = y[even + t, lane]
+            else:
+                solution[:n] = y[even: even + n]
             for lane in range(LANES):
                 k = members[g, lane]
                 if k < 0 or not drawn[k]:
                     continue
-                good, finite = largest[0, lane] <= LARGEST_MULTIPLIER and not late[lane], True
-                for t in range(n):
-                    solution[t, lane] = y[even + t, lane]
-                    good = good and abs(solution[t, lane]) < np.inf
-                    finite = finite and abs(b[t, lane]) < np.inf
-                if not good and finite:  # what came in infinite goes out so
+                good = largest[0, lane] <= LARGEST_MULTIPLIER and not late[lane] and numbers_out[0, lane] == _ZERO
+                if not good and numbers_in[0, lane] == _ZERO:  # what came in infinite goes out so
                     if not held:
-                        _hold(band, n, even, first[g], value, spread, place, draw, draws)
+                        _hold(band, n, even, first[g], value, spread, place, draw, bits)
                         held = True
                     exchanged += 1
                     _solve_full(band, even, lane, sizes[k], far_first[g], far_value, far_place, bias, k,

@@ -30,7 +30,7 @@ def _pulse(target, line, ends, window, step, spread, tolerance, seed, streams, t
     for k in range(tiles.size):
         longest = max(longest, ends[k + 1] - ends[k])
     distance, cell, count = np.empty(longest), np.empty(longest, np.int64), np.empty(longest, np.int64)
-    draws, words = np.empty(longest + 8, np.float32), np.empty((4, longest // 8 + 1), np.uint64)
+    draws, words = np.empty(longest, np.float32), np.empty(longest // 2 + 4, np.uint32)
     total = 0
     for k in range(tiles.size):
         begin, left = ends[k], ends[k + 1] - ends[k]
