@@ -19,14 +19,14 @@ from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
 from analogpde.petsc.matrix import as_aij, galerkin, ghost_bytes, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
 from analogpde.petsc.partition import Partition
+from analogpde.petsc.recheck import LARGEST, NEED_A_FIXED_PC, excess
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
 from analogpde.tile.settling import bits_of
 from analogpde.tile.sharing import Budget
 
-_NEED_A_FIXED_PC = ("bcgs", "bcgsl", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs",
-                    "lgmres", "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
 _NO_FAILURE = PETSc.PC.FailedReason.NOERROR
+_MESSAGES = 5  # of the same kind
 
 
 def _factorise(solver: PETSc.KSP, matrix: PETSc.Mat) -> None:
@@ -78,7 +78,8 @@ class AnalogPC:
         self._fingerprint: tuple[bytes, bytes] | None = None
         self._lines: list[str] = []
         self._host = Ledger()
-        self._warned = False
+        self._warned, self._withdrawn = False, 0
+        self._ways: set[bool] = set()  # whether this solve has applied it transposed, and not transposed
 
     # ---- petsc4py hooks -------------------------------------------------------------------------------
 
@@ -172,24 +173,36 @@ class AnalogPC:
             (level.correct_transposed if transposed else level.correct)(x, y)
         else:
             raise ProgrammingFailed("no matrix is on the tiles: the last set-up failed.")
+        self._ways.add(transposed)
         log.machine.add(self._host)
 
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Warn of a KSP whose residual norm is not the true one when the preconditioner varies."""
-        chip = self.settings.chip
-        varies = not chip.deterministic
-        if (ksp.getOptionsPrefix() or "").endswith("esteig_"):
-            return  # GAMG's and Chebyshev's look at the largest eigenvalue: an estimate, no answer
-        if varies and ksp.getType() in _NEED_A_FIXED_PC and not self._warned:
+        self._ways.clear()
+        if not self._warned and self._misunderstood_by(ksp):
             self._warned = True
             say(pc.getComm().tompi4py(), f"analogpde: KSP {ksp.getType()} takes the preconditioner for fixed and "
-                "linear, which tiles are not: its residual norms, and its 'converged', may be wrong. Use -ksp_type "
-                "analog, fgmres or gcr, or fcg where the matrix is symmetric.")
+                "linear, which tiles are not: its residual norms may be wrong. Where it says 'converged' the residual "
+                "is formed anew. Use -ksp_type analog, fgmres or gcr, or fcg where the matrix is symmetric.")
+
+    def _misunderstood_by(self, ksp: PETSc.KSP) -> bool:
+        """Tell whether a KSP takes tiles that vary from shot to shot for a linear operator."""
+        if (ksp.getOptionsPrefix() or "").endswith("esteig_"):
+            return False  # GAMG's and Chebyshev's look at the largest eigenvalue: an estimate, no answer
+        return not self.settings.chip.deterministic and ksp.getType() in NEED_A_FIXED_PC
 
     def postSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
-        """Forget a failed application, which the solve has reported: PETSc would refuse every later solve for it."""
+        """Check 'converged' where the KSP cannot know; forget a failed application, which the solve has reported."""
+        if self._levels and self._misunderstood_by(ksp):
+            times = excess(ksp, b, x, transposed=self._ways == {True})
+            if times > LARGEST:
+                ksp.setConvergedReason(PETSc.KSP.ConvergedReason.DIVERGED_BREAKDOWN)
+                self._withdrawn += 1
+                if self._withdrawn <= _MESSAGES:
+                    say(pc.getComm().tompi4py(), f"analogpde: KSP {ksp.getType()} said 'converged', but its residual, "
+                        f"formed anew, is {times:.1e} times the tolerance: DIVERGED_BREAKDOWN.")
         if pc.getFailedReason() != _NO_FAILURE and self._levels:
-            pc.setFailedReason(_NO_FAILURE)
+            pc.setFailedReason(_NO_FAILURE)  # PETSc would refuse every later solve for it
 
     def view(self, pc: PETSc.PC, viewer: PETSc.Viewer) -> None:
         """Print what -ksp_view shows."""
