@@ -117,8 +117,8 @@ PC_OPTIONS = (
     Option("pc_analog_strength", "real", None, "Cores and patches grow along couplings above this fraction of the "
            "largest of either row (default 0.25).", low=0.0, high=1.0),
     Option("pc_analog_truncation", "real", None, "Entries of the prolongation below this fraction of the row's largest "
-           "are dropped, near-null vectors kept (default 0.05 in 2-D, 0.15 in 3-D and for small tiles; with several "
-           "near-null vectors 0.1 and 0.25).", low=0.0, high=0.9),
+           "are dropped, near-null vectors kept (default 0.1 in 2-D, 0.15 in 3-D and for small tiles; in 3-D with "
+           "several near-null vectors 0.25).", low=0.0, high=0.9),
     Option("pc_analog_shift", "real", 0.5, "Stability shift, in units of programming error times the root of the "
            "cells in a row.", low=0.0),
     Option("pc_analog_slices", "int", None, "Parallel cell slices in the closed loop of a fine-level tile (default: 2 "

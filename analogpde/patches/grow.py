@@ -395,12 +395,12 @@ SAMPLE = 40
 
 
 def choose_core(matrix: LocalMatrix, strength, largest, threshold: float, tile: int, small: bool = False) -> int:
-    """Choose the largest core, up to 0.55 of a tile, whose first layer still fits the tile and that is no line.
+    """Choose the largest core, up to 0.6 of a tile, whose first layer still fits the tile and that is no line.
 
     Of `small` cores none has more than `SMALL_CORE` unknowns.
     """
     graph = (matrix.indptr, matrix.indices, strength, largest, threshold, matrix.first)
-    for fraction in (0.55, 0.45, 0.35, 0.3, 0.25, 0.2, 0.15):
+    for fraction in (0.6, 0.55, 0.45, 0.35, 0.3, 0.25, 0.2, 0.15):
         core = max(1, min(int(fraction * tile), SMALL_CORE if small else tile))
         label, count = _partition(matrix, strength, largest, threshold, core, SAMPLE)
         if count == 0:

@@ -48,15 +48,15 @@ def mostly_border(core: int, size: int, vectors: int, small: bool) -> bool:
 def choose_truncation(tile: int, vectors: int, border: bool) -> float:
     """Return the truncation of P, by measurement (docs/method.md).
 
-    One near-null vector: 5 % where patches are mostly core (2-D), 15 % where they are mostly border (3-D, small
-    tiles). Several, whose coarse nodes are few unknowns apart and fill fast: 10 and 25 %.
+    10 % where patches are mostly core (2-D), 15 % where they are mostly border (3-D, small tiles); with several
+    near-null vectors, whose coarse nodes are few unknowns apart and fill fast, 25 % there.
 
     Args:
         tile: rows of the largest block that tiles solve. vectors: near-null vectors. border: see `mostly_border`.
     """
-    if vectors > 1:
-        return 0.25 if border else 0.1
-    return 0.15 if tile <= 32 or border else 0.05
+    if vectors > 1 and border:
+        return 0.25
+    return 0.15 if border or (vectors == 1 and tile <= 32) else 0.1
 
 
 def smoothing_sweeps(vectors: int, border: bool) -> int:

@@ -33,6 +33,11 @@ def beyond(indices: NDArray[np.integer], begin: int, end: int) -> NDArray[np.int
     return np.unique(indices[(indices < begin) | (indices >= end)]).astype(np.int64)
 
 
+def ghost_bytes(indices: NDArray[np.integer], begin: int, end: int) -> int:
+    """Return how many bytes of a vector a product with rows of these columns is sent from other ranks."""
+    return 8 * len(beyond(indices, begin, end))
+
+
 def _taken(p: Rows, rows: NDArray[np.int64]) -> Rows:
     """Return some rows: their lengths, columns, values."""
     lengths = np.diff(p[0])[rows]

@@ -34,6 +34,7 @@ from analogpde.patches.rules import (
 )
 from analogpde.patches.smooth import Rows, find_orders, smooth
 from analogpde.petsc import lattice, log
+from analogpde.petsc.exchange import ghost_bytes
 from analogpde.petsc.guard import soft, together
 from analogpde.petsc.partition import Partition, agglomerated
 from analogpde.petsc.stack import MPI, PETSc
@@ -136,6 +137,7 @@ class Smoother:
         self.seen, self.patches, local = partition.seen, partition.patches, partition.seen.matrix
         self.boxes = partition.boxes
         self._places: NDArray[np.int64] | None = None
+        self.sent = 0  # bytes from other ranks that a product with P takes
         before, self.tiles = _first_of_rank(comm, self.patches.count)
         core, size = comm.allreduce(int(self.patches.core.sum())), comm.allreduce(int(self.patches.size.sum()))
         self.mostly_border = mostly_border(core, size, near.shape[1], partition.small)
@@ -235,6 +237,7 @@ class Smoother:
         begin, mine = int(shares[: comm.rank].sum()), int(shares[comm.rank])
         if len(kept) < total:
             p = p[0], (np.cumsum(used > 0) - 1)[p[1]], p[2]
+        self.sent = ghost_bytes(p[1], begin, begin + mine) if comm.size > 1 else 0
         out = _assemble(p, (sizes[0], (mine, len(kept))), matrix.getComm())
         if self.boxes is not None:
             places = np.concatenate(comm.allgather(self.boxes[coupled]))

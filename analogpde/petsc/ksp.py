@@ -12,9 +12,10 @@ from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput
 from analogpde.options import KSP_OPTIONS
 from analogpde.petsc import log
+from analogpde.petsc.exchange import ghost_bytes
 from analogpde.petsc.guard import carried, say
 from analogpde.petsc.judge import Judge
-from analogpde.petsc.matrix import as_aij, ghost_bytes, nullity, version
+from analogpde.petsc.matrix import as_aij, nullity, version
 from analogpde.petsc.options import guard_names, help_text, read, wants_help
 from analogpde.petsc.register import check, function
 from analogpde.petsc.sliced import SlicedOperator
@@ -22,7 +23,7 @@ from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.system import System, slow_modes
 from analogpde.petsc.units import Units
 from analogpde.refine.loop import Progress, make_accelerator, refine
-from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode
+from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode, nearly_singular
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
 from analogpde.refine.target import CONFIRMED, FP32_RTOL, WELL_SCALED
@@ -192,18 +193,30 @@ class AnalogKSP:
     ) -> tuple[SlowModes, int]:
         """Return the slow modes of the operator, found once, and the INV shots of all ranks that it took. Collective.
 
-        If the coarsest operator is soft, or none tells, the tiles are asked for a nearly singular mode, too.
+        If A may be nearly singular, or nothing tells, the tiles are asked for a nearly singular mode, too.
         """
         matrix, _ = ksp.getOperators()
         if self._modes is not None and self._modes[0] == version(matrix):
             return self._modes[1], 0
-        pc, found, shots = ksp.getPC(), None, log.machine.inv_shots
-        soft = pc.getType() == "analog" and pc.getPythonContext().softness < SOFT
-        if soft and not nullity(matrix):
+        found, shots = None, log.machine.inv_shots
+        if ksp.getPC().getType() == "analog" and not nullity(matrix) and self._soft(ksp, b, host, units):
             found = self._search(ksp, b, host, units)
         modes = slow_modes(matrix, norm, units, found)
         self._modes = (version(matrix), modes)
-        return modes, int(ksp.getComm().tompi4py().allreduce(log.machine.inv_shots - shots)) if soft else 0
+        return modes, int(ksp.getComm().tompi4py().allreduce(log.machine.inv_shots - shots))
+
+    def _soft(self, ksp: PETSc.KSP, b: PETSc.Vec, host: Ledger, units: Units) -> bool:
+        """Tell whether A may be nearly singular, by its coarsest operator or the tiles' corrections. Collective."""
+        on_tiles, context = ksp.getOperators()[1], ksp.getPC().getPythonContext()
+        if context.softness < SOFT:
+            return True
+        counts, diagonal = context.shots, on_tiles.getDiagonal()
+        system = System(ksp, b, None, host, units=units)
+        soft = nearly_singular(system, np.ldexp(diagonal.array_r, -units.matrix), on_tiles.getOwnershipRange()[0])
+        system.destroy()
+        diagonal.destroy()
+        context.shots = counts  # the solve draws the same noise, whether this was asked for or not
+        return soft
 
     def _search(self, ksp: PETSc.KSP, b: PETSc.Vec, host: Ledger, units: Units) -> Found:
         """Return the nearly singular mode that the tiles find, and if A is unsymmetric that of Aᵀ, too. Collective."""
@@ -302,8 +315,8 @@ class AnalogKSP:
         largest, smallest, entries, sent = 0.0, math.inf, 0, 0
         try:
             aij, converted = as_aij(matrix, "matrix type", "")
-            indptr, _, values = aij.getValuesCSR()
-            sent = ghost_bytes(aij)
+            indptr, indices, values = aij.getValuesCSR()
+            sent = ghost_bytes(indices, *aij.getOwnershipRangeColumn())
             if converted:
                 aij.destroy()
             entries = len(values)

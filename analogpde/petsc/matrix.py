@@ -77,15 +77,6 @@ def as_aij(matrix: PETSc.Mat, what: str, remedy: str) -> tuple[PETSc.Mat, bool]:
     return converted, True
 
 
-def ghost_bytes(matrix: PETSc.Mat) -> int:
-    """Return how many bytes of a vector this rank is sent for one product with the matrix: its off-rank columns."""
-    if matrix.getComm().size == 1:
-        return 0
-    begin, end = matrix.getOwnershipRangeColumn()
-    _, indices, _ = matrix.getValuesCSR()
-    return 8 * len(np.unique(indices[(indices < begin) | (indices >= end)]))
-
-
 def refuse_zero_diagonal(matrix: PETSc.Mat) -> None:
     """Refuse a matrix with zeros on its diagonal, which no closed-loop tile holds as a stable circuit. Collective.
 

@@ -43,18 +43,21 @@ def agglomerated(counts: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
 class Seen:
     """The rows that this rank's patches may reach, and the scatter that fetches a vector's entries for them.
 
-    Collective. `whole` are the rows with all their columns, `matrix` with those that are seen.
+    Collective. `whole` are the rows with all their columns, `matrix` with those that are seen; `ghosts` is how many
+    columns of this rank's own rows are other ranks'.
     """
 
-    def __init__(self, matrix: PETSc.Mat, overlap: int, block: int = 1) -> None:
+    def __init__(self, matrix: PETSc.Mat, overlap: int, block: int = 1, own: Rows | None = None) -> None:
         comm = matrix.getComm()
+        own = matrix.getValuesCSR() if own is None else own
+        self.ghosts = 0
         begin, end = matrix.getOwnershipRange()
         self._scatter = None
         if comm.size == 1:
             self.rows = np.arange(end, dtype=PETSc.IntType)
         else:
-            own, outside = matrix.getValuesCSR(), np.empty(0, np.int64)
-            found = beyond(own[1], begin, end)
+            outside, found = np.empty(0, np.int64), beyond(own[1], begin, end)
+            first, self.ghosts = found, len(found)
             for _ in range(overlap):  # a layer after another
                 outside = np.union1d(outside, found)
                 found = beyond(Exchange(comm.tompi4py(), begin, outside).fetch(own)[1], begin, end)
@@ -65,7 +68,7 @@ class Seen:
             self._layers = Exchange(comm.tompi4py(), begin, outside)
             others = self._layers.fetch(own)
             self._outside, self._low = outside, low
-            self._beyond = np.union1d(outside, beyond(np.concatenate((own[1], others[1])), begin, end))
+            self._beyond = np.unique(np.concatenate((outside, first, beyond(others[1], begin, end))))
             self._needed = Exchange(comm.tompi4py(), begin, self._beyond)
             reach = PETSc.IS().createGeneral(self.rows, comm=PETSc.COMM_SELF)
             self._ghosted = PETSc.Vec().createSeq(len(self.rows), comm=PETSc.COMM_SELF)
@@ -74,17 +77,21 @@ class Seen:
             template.destroy()
             reach.destroy()
         self.sent = 8 * (len(self.rows) - (end - begin))  # bytes of a vector that come from other ranks
-        self.read(matrix)
+        self.read(matrix, own)
 
-    def read(self, matrix: PETSc.Mat) -> None:
-        """Fetch the rows of a matrix with the same layout: the first one's, or new values. Collective."""
+    def read(self, matrix: PETSc.Mat, own: Rows | None = None) -> None:
+        """Fetch the rows of a matrix with the same layout: the first one's, or new values. Collective.
+
+        Args:
+            own: its `getValuesCSR`, where the caller has it.
+        """
         begin, end = matrix.getOwnershipRange()
+        own = matrix.getValuesCSR() if own is None else own
         if self._scatter is None:
-            indptr, indices, values = matrix.getValuesCSR()
+            indptr, indices, values = own
             self.matrix = LocalMatrix(indptr.astype(np.int64), indices.astype(np.int64), values, 0, end)
             self.whole = self.matrix.indptr, self.matrix.indices, self.matrix.values
             return
-        own = matrix.getValuesCSR()
         indptr, columns, values = between(own, self._layers.fetch(own), self._low)
         low, indices = int(np.searchsorted(self._beyond, begin)), np.empty(len(columns), np.int64)
         number(columns, begin, end, self._beyond, low, indices)
@@ -143,18 +150,19 @@ class Partition:
         hidden: whether the finer levels hide an anisotropy (`slow_cores`); None finds out, on the finest level.
         alone: there is no coarse level, and no reason for small cores.
         boxes: cut the boxes of a lattice, if the matrix has coordinates that allow it: equal ones can share a tile.
+        own: the matrix's `getValuesCSR`, where the caller has it.
     """
 
     def __init__(
         self, matrix: PETSc.Mat, tile: int, *, core: int | None, overlap: int, strength: float | None,
-        hidden: bool | None = False, alone: bool = False, boxes: bool = False,
+        hidden: bool | None = False, alone: bool = False, boxes: bool = False, own: Rows | None = None,
     ) -> None:
         comm = matrix.getComm().tompi4py()
         self._threshold, self._block = STRENGTH if strength is None else strength, matrix.getBlockSize()
         self.patches: Patches
         self.boxes: NDArray[np.int64] | None = None
         with log.EVENTS["Partition"]:
-            self.seen = Seen(matrix, overlap, self._block)
+            self.seen = Seen(matrix, overlap, self._block, own)
             self._convective, positive = self._look(matrix)
             self.hidden = bool(hidden)
             self.small = not alone and core is None and (self._convective or self.hidden)
@@ -198,11 +206,11 @@ class Partition:
             matrix.getComm().tompi4py(), self.seen.matrix, points, tile, core=core, overlap=overlap,
             threshold=self._threshold, block=self._block, small=self.small)
 
-    def keeps(self, matrix: PETSc.Mat) -> bool:
+    def keeps(self, matrix: PETSc.Mat, own: Rows | None = None) -> bool:
         """Take in new values of a matrix with the same layout; answer whether the cores still fit them. Collective."""
         if self._cohesion is None:
             self._cohesion = self._measure(matrix)
-        self.seen.read(matrix)
+        self.seen.read(matrix, own)
         return self._look(matrix)[0] == self._convective and still_fits(self._cohesion, self._measure(matrix))
 
     def _look(self, matrix: PETSc.Mat) -> tuple[bool, bool]:

@@ -13,10 +13,11 @@ from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput, ProgrammingFailed
 from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.patches.rules import LARGEST_COMPLEXITY, STALLED
+from analogpde.patches.smooth import Rows
 from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
-from analogpde.petsc.matrix import as_aij, galerkin, ghost_bytes, near_null_vectors, nullity, refuse_zero_diagonal
+from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
 from analogpde.petsc.partition import Partition
 from analogpde.petsc.recheck import LARGEST, NEED_A_FIXED_PC, excess
@@ -133,7 +134,7 @@ class AnalogPC:
         matrix, converted = as_aij(
             matrix, "matrix type of the preconditioning operator",
             "Tiles hold matrix entries: pass an assembled matrix as the second operator, KSPSetOperators(A, P).")
-        fingerprint = self._fingerprint_of(matrix)
+        fingerprint, own = self._fingerprint_of(matrix)
         if self._levels and self.reprogram == "on_change" and fingerprint == self._fingerprint:
             if converted:
                 matrix.destroy()
@@ -143,7 +144,7 @@ class AnalogPC:
             self._owned.append(matrix)
         try:
             refuse_zero_diagonal(matrix)
-            self._build(pc, matrix)
+            self._build(pc, matrix, own)
         except BaseException:
             self._free()
             raise
@@ -250,12 +251,12 @@ class AnalogPC:
         for level, count in zip(levels, counts, strict=True):
             level.event = int(count)
 
-    def _fingerprint_of(self, matrix: PETSc.Mat) -> tuple[bytes, bytes]:
-        """Return hashes of pattern and values: of all ranks' rows, the same on every rank. Collective."""
+    def _fingerprint_of(self, matrix: PETSc.Mat) -> tuple[tuple[bytes, bytes], Rows]:
+        """Return hashes of the pattern and values of all ranks' rows, and the rows of this one. Collective."""
         comm = matrix.getComm().tompi4py()
+        rows = indptr, indices, values = matrix.getValuesCSR()
 
         def local() -> tuple[bytes, bytes]:
-            indptr, indices, values = matrix.getValuesCSR()
             if not np.isfinite(values).all():
                 raise InvalidInput("matrix entries", "NaN or infinity", "finite numbers", "Check the assembly.")
             if values.size == 0 or not values.any():
@@ -273,22 +274,22 @@ class AnalogPC:
             raise InvalidInput("matrix", "all entries zero", "a nonsingular matrix",
                                "Was the matrix assembled before the solver was set up?")
         kind = bytes([matrix.getBlockSize() % 256, nullity(matrix) > 0])
-        return kind + b"".join(part[0] for part in parts), b"".join(part[1] for part in parts)
+        return (kind + b"".join(part[0] for part in parts), b"".join(part[1] for part in parts)), rows
 
-    def _partition(self, matrix: PETSc.Mat, level: int) -> Partition:
+    def _partition(self, matrix: PETSc.Mat, level: int, own: Rows | None) -> Partition:
         """Return the level's partition: the one it has, if that fits the new values, or a new one. Collective."""
         settings = self.settings
-        if level < len(self._partitions) and not self._partitions[level].keeps(matrix):
+        if level < len(self._partitions) and not self._partitions[level].keeps(matrix, own):
             self._drop_partitions(level)
         if level == len(self._partitions):
             self.partitionings += level == 0
             self._partitions.append(Partition(matrix, settings.largest_block, core=settings.core,
                                               overlap=settings.overlap, strength=settings.strength,
                                               hidden=self._partitions[0].hidden if level else None,
-                                              alone=settings.levels == 1, boxes=settings.tiles is not None))
+                                              alone=settings.levels == 1, boxes=settings.tiles is not None, own=own))
         return self._partitions[level]
 
-    def _build(self, pc: PETSc.PC, matrix: PETSc.Mat) -> None:
+    def _build(self, pc: PETSc.PC, matrix: PETSc.Mat, own: Rows | None) -> None:
         settings = self.settings
         floating = nullity(matrix)
         matrices, prolongations = [matrix], []
@@ -307,7 +308,7 @@ class AnalogPC:
             if level + 1 > settings.levels or (level + 1 == settings.levels and level > 0):
                 digital_coarse = True
                 break
-            partition = self._partition(current, level)
+            partition, own = self._partition(current, level, own), None
             smoother = Smoother(current, settings, level, first_tile, self.programmings, near, partition, budget)
             levels.append(smoother)
             first_tile += smoother.tiles
@@ -422,7 +423,7 @@ class AnalogPC:
             entries += 2 * int(matrix.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
         for p in prolongations:
             entries += 2 * int(p.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"])
-        sent = 2 * sum(ghost_bytes(m) for m in [*matrices[: len(prolongations)], *prolongations])
+        sent = 2 * sum(8 * level.seen.ghosts + level.sent for level in self._levels[: len(prolongations)])
         self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries, rank_bytes=sent)
 
     def _describe_levels(self, matrices: list[PETSc.Mat]) -> None:

@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from analogpde.refine.loop import LinearSystem, Progress, make_accelerator, refine
 from analogpde.refine.status import Status
 
-# Below this softness of the coarsest operator a nearly singular mode is looked for. On 2-D Poisson, 256 to 2304
-# unknowns, it is 0.6 to 2; shifted to a relative lowest eigenvalue of 1e-2 0.03 to 0.22, of 1e-4 and less 0.004 to
-# 0.16, which is what the coarse space leaves of it.
+# Below this softness of the coarsest operator, or of A as `nearly_singular` measures it, a nearly singular mode is
+# looked for. On 2-D Poisson, 256 to 2304 unknowns, the coarsest has 0.5 to 2; shifted to a relative lowest eigenvalue
+# of 1e-4 and less 0.25 to 0.5 all the same, which is what the coarse space leaves of it. A itself has 1e-4 to 0.2 then.
 SOFT = 0.25
 # The search ends at this residual, or after so many steps.
 SEARCH_RTOL, SEARCH_STEPS = 1e-6, 1000
+# Two corrections of a vector without structure, and then relaxation of A v = 0 from there. What is left of usual
+# matrices has more and more residual (2-D Poisson, 64 to 22500 unknowns, all chips: 0.8 to 10 times as much after the
+# first step), of nearly singular ones less and less (0.005 to 0.3 times).
+RELAXED, RELAXATIONS = 0.7, 6
 KNOWN = 0.01  # what may be left of a vector, squared, that others are said to span
 SINGULAR = 2.0**-46  # |vᵀAv| below this fraction of ‖A‖ is rounding: nothing is known of the error along v
 # The same where the search for v itself ended at a floor: rounding of b − A x, 2^-53 ‖A‖ ‖x‖ at most, may then leave an
@@ -149,14 +153,45 @@ def softness(matrix: NDArray[np.float64]) -> float:
     return float(np.linalg.svd(scaled, compute_uv=False)[-1]) / usual
 
 
+def without_structure(first: int, size: int) -> NDArray[np.float64]:
+    """Return a vector with something of every mode, the same on any number of ranks: this rank's `size` rows of it."""
+    return np.modf(43758.5453 * np.sin(12.9898 * np.arange(first + 1, first + size + 1)))[0]  # digits of a large sine
+
+
+def nearly_singular(system: LinearSystem, diagonal: NDArray[np.float64], first: int) -> bool:
+    """Tell by a few corrections whether A may be nearly singular, so that `hidden_mode` is worth its price. Collective.
+
+    What the tiles leave of A v = 0, v − M A v, is mostly modes that A all but annihilates, if there are any: then
+    ‖D^(-1/2) A v‖ falls below `SOFT` times what the smallest singular value of a 2-D Laplacian with as many unknowns
+    is, scaled to a unit diagonal, of ‖D^(1/2) v‖. It is never below the smallest one of A.
+
+    Args:
+        system: whose A and corrections M these are. diagonal: of A, this rank's rows. first: the first of them.
+    """
+    size = np.sqrt(np.where(diagonal == 0.0, 1.0, np.abs(diagonal)))
+    unknowns = float(system.sum(np.array([float(len(size))]))[0])
+    usual = 1.0 - math.cos(math.pi / (math.sqrt(unknowns) + 1.0))
+    v = system.correct(system.correct(without_structure(first, len(size))))
+    before = math.inf
+    for _ in range(RELAXATIONS):
+        image = system.multiply(v)
+        left, whole = np.sqrt(system.sum(np.array([np.sum((image / size) ** 2), np.sum((v * size) ** 2)])))
+        if not left > SOFT * usual * whole:  # nor where it is no number
+            return True
+        if left / whole > RELAXED * before:
+            return False
+        before = left / whole
+        v = v - system.correct(image)
+    return True
+
+
 class _Search:
     """A y = w on the tiles of A x = b, w without structure."""
 
     def __init__(self, system: LinearSystem, first: int, size: int) -> None:
         self._system = system
         self._b = system.residual(np.zeros(size)).copy()
-        # the fractional part of a large sine: the same numbers on any number of ranks, with something of every mode
-        w = np.modf(43758.5453 * np.sin(12.9898 * np.arange(first + 1, first + size + 1)))[0]
+        w = without_structure(first, size)
         b_norm, w_norm = np.sqrt(system.sum(np.array([self._b @ self._b, w @ w])))
         self._w = w * (b_norm / w_norm if w_norm > 0 else 0.0)  # of b's size, so that b − A y loses nothing
         self.size = float(b_norm)

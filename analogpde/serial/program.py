@@ -15,7 +15,7 @@ from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput, ProgrammingFailed, did_you_mean
 from analogpde.options import TABLE
 from analogpde.refine.loop import Progress, make_accelerator, refine
-from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode, lost
+from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode, lost, nearly_singular
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
 from analogpde.refine.target import CONFIRMED, WELL_SCALED, fp32_equivalent
@@ -166,7 +166,8 @@ class ProgrammedMatrix:
         """Return what tells of the error along slow modes, looked for with the tiles by the first solve that asks."""
         if self._modes is None:
             near, found = self._system.near, None
-            if self._cycle.softness < SOFT:
+            diagonal = self._system.matrix.diagonal()
+            if self._cycle.softness < SOFT or nearly_singular(solve, diagonal, 0):
                 found = Found(*hidden_mode(
                     solve, accelerator, TABLE["ksp_analog_restart"].default, 0, self._system.rows))
                 largest = float(np.abs(found.right).max())

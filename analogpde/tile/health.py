@@ -82,8 +82,8 @@ def _symmetric_part_definite(held: Blocks) -> NDArray[np.bool_]:
     first = np.arange(len(held.value)) + np.repeat(held.offsets[:-1], lengths)  # of a block: its entries, then mirrored
     second = first + np.repeat(lengths, lengths)
     count, half = 2 * len(held.value), 0.5 * held.value
-    both = Blocks(held.sizes, 2 * held.offsets, *np.empty((2, count), held.row.dtype), np.empty(count), held.tiles,
-                  held.size)
+    row, col = np.empty((2, count), held.row.dtype)
+    both = Blocks(held.sizes, 2 * held.offsets, row, col, np.empty(count), held.tiles, held.size)
     for place, i, j in ((first, held.row, held.col), (second, held.col, held.row)):
         both.row[place], both.col[place], both.value[place] = i, j, half
     return factorise(both, cells=held).definite

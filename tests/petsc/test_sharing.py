@@ -159,7 +159,8 @@ def test_the_rest_takes_turns_and_every_programming_is_counted(solve, gallery, g
     done = solve(gallery.poisson(N, N), matrix=grid(), prefix="r_", analog_chip="ideal",
                  analog_tiles_per_rank=4, pc_analog_core=64, ksp_analog_accelerator=accelerator)
     done.assert_fp32()
-    use, operations, n = done.analog.tile_use, session().solves["r_"].worst.operations, done.iterations
+    use, operations = done.analog.tile_use, session().solves["r_"].worst.operations
+    n = done.iterations + 3  # corrections: the first solve asks whether the matrix is nearly singular
     fine, coarse = done.analog._levels
     assert comm.allgather(fine.bank.use.tiles - fine.bank.use.turning) == [3] * comm.size
     assert use.turning == use.tiles - 3 * comm.size

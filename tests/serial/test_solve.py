@@ -134,11 +134,10 @@ def test_every_accelerator_and_the_initial_guess():
 def test_blockamc_counts_three_shots_and_two_products_an_application():
     a = wishart(60)  # halves of 30 on tiles of 32: each coupling is one array
     matrix = analogpde.program(a, chip=SMALL)
-    operations = matrix.solve(np.ones(60)).statistics.operations
-    steps = matrix.solve(np.ones(60)).statistics.iterations
-    assert operations.inv_shots % 3 == 0
-    assert operations.mvm_shots * 3 == operations.inv_shots * 2
-    assert 3 * (steps - 2) <= operations.inv_shots <= 3 * (steps + 2)
+    matrix.solve(np.ones(60))  # asks whether the matrix is nearly singular, too
+    again = matrix.solve(np.ones(60)).statistics
+    assert again.operations.inv_shots == 3 * again.iterations
+    assert again.operations.mvm_shots == 2 * again.iterations
 
 
 def test_a_sliced_residual_ends_at_its_floor():
