@@ -16,6 +16,7 @@ without its perturbation; or -initial, a Python file or checkpoint of your own.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ CLOSURE = ("upwind", "closure", "viscosity")  # options that a run cannot change
 # Depth errors of a run at least as long and fine as the table in docs/problems.md: see there.
 TC2_TOLERANCE = {3: (5e-6, 3e-5), 4: (4e-7, 3e-6)}
 
+LOST = 2.0  # times the advective CFL up to which a step is stable: nothing comes back from there
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -111,6 +114,9 @@ def plan(run: Run) -> Plan:
         raise InvalidInput("-restart", "-out none", "a folder with a checkpoint", "Give -out FOLDER.")
     if run["checkpoint"] and run.folder is None:
         raise InvalidInput("-checkpoint", "-out none", "a folder to write it in", "Give -out FOLDER.")
+    if run["animation"] != "none" and run.folder is None:
+        raise InvalidInput("-animation", f"{run['animation']} with -out none", "a folder to write it in",
+                           "Give -out FOLDER.")
     on_root(run.comm, lambda: latlon.check_animation(run["animation"]))
     level, n = run["level"], run["n"]
     if n is not None:
@@ -133,6 +139,10 @@ def plan(run: Run) -> Plan:
         raise InvalidInput("-rotation", rotation, "0 but in case tc2")
     if initial and "case" in run.given and fields is None:
         raise InvalidInput("-case", run["case"], "either -case or -initial")
+    if initial and meta.get("initial_hash", "") not in ("", _hash(run, Path(initial))):
+        raise InvalidInput("-restart" if run["restart"] else "-initial", f"{initial}, which has changed",
+                           "the file as it was when the checkpoint was written",
+                           "The ground and the rotation are read from it.")
     case = sphere_cases.from_file(Path(initial)) if initial else sphere_cases.case(name, rotation)
     t_end = run["t_end"] if "t_end" in run.given else (run["days"] or case.days) * DAY
     if run["restart"]:
@@ -153,6 +163,17 @@ def plan(run: Run) -> Plan:
         steps = count_steps(t_end, run["dt"])
         dt = t_end / steps
     return Plan(case, level, degree, dt, steps, meta["step"] if run["restart"] else 0, fields, meta)
+
+
+def _hash(run: Run, path: Path) -> str:
+    """Return a hash of a file's contents, '' if it cannot be read. Collective."""
+    def local() -> str:
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    return on_root(run.comm, local)
 
 
 def _stored(run: Run) -> tuple[Path | None, dict[str, Any]]:
@@ -224,6 +245,7 @@ class Simulation:
         checkpoint.write(run.folder / CHECKPOINT, self.nodes, model.fields(), {
             "step": self.step, "time": self.step * todo.dt, "dt": todo.dt, "level": todo.level, "degree": todo.degree,
             "case": name, "rotation": rotation, "initial": initial, "reference_depth": model.reference,
+            "initial_hash": _hash(run, Path(initial)) if initial else "",
             "bounds": model.bounds, **self.closure,
             "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
 
@@ -231,18 +253,30 @@ class Simulation:
         """Take a step, and add the new state to the series.
 
         Raises:
-            NotConverged: a solve failed; if because the fields have grown beyond bounds, it says so.
+            NotConverged: a solve failed, or the state is none any more; if because the fields have grown beyond
+                bounds, it says so.
         """
-        dt, cfl = self.todo.dt, self.series.rows[-1]["advective_cfl"]
-        advice = (f"The run is unstable at day {self.step * dt / DAY:.2f}: advective CFL {cfl:.3g}, stable up to "
-                  f"{multistep.STABLE}. Take a smaller -dt than {dt:g} s.")
+        cfl = self.series.rows[-1]["advective_cfl"]
+        if not cfl <= LOST * multistep.STABLE:
+            raise NotConverged(self._unstable())
         try:
             self.model.step()
         except NotConverged as problem:
-            raise NotConverged(f"{advice} ({problem})" if cfl > multistep.STABLE else str(problem)) from problem
+            advice = f"{self._unstable()} ({problem})" if cfl > multistep.STABLE else str(problem)
+            raise NotConverged(advice) from problem
         self.step += 1
-        if not math.isfinite(self.look()["energy"]):
-            raise NotConverged(advice)
+        row = self.look()
+        shallowest = self.model.extremes(self.model.depth.function)[0]
+        if not (math.isfinite(row["energy"]) and shallowest > 0.0 and row["advective_cfl"] <= LOST * multistep.STABLE):
+            raise NotConverged(self._unstable(shallowest))
+
+    def _unstable(self, shallowest: float | None = None) -> str:
+        """Return what has gone wrong with the present state."""
+        row, dt = self.series.rows[-1], self.todo.dt
+        depth = f", smallest depth {shallowest:.3g} m" if shallowest is not None and not shallowest > 0.0 else ""
+        return (f"The run is unstable at day {self.step * dt / DAY:.2f}: advective CFL {row['advective_cfl']:.3g}, "
+                f"stable up to {multistep.STABLE}, gravity-wave CFL {row['gravity_cfl']:.3g}{depth}. Take a smaller "
+                f"-dt than {dt:g} s; if that does not help, the initial fields are far from any balance.")
 
     def look(self) -> dict[str, float]:
         """Add the present state to the series, and return what was added."""
@@ -389,10 +423,11 @@ def answer(simulation: Simulation) -> None:
             run.answer(f"relative {name} error of the depth", last[key], **(
                 {"expected": 0.0, "tolerance": limit, "source": todo.case.source} if limit else {}))
     for name, key in (("mass", "mass"), ("energy", "energy"), ("potential enstrophy", "potential_enstrophy")):
-        run.answer(f"relative change of {name}", last[key] / first[key] - 1)
+        if first[key]:  # a state of rest without rotation has no potential enstrophy
+            run.answer(f"relative change of {name}", last[key] / first[key] - 1)
     run.answer("divergence energy at the end", last["divergence_energy"], "m⁴/s²")
     early = next((row for row in series.rows if row["day"] >= 2.0 - 1e-9), None)
-    if early is not None and early is not last:
+    if early is not None and early is not last and early["divergence_energy"]:
         run.answer("divergence energy at the end over that at day 2",
                    last["divergence_energy"] / early["divergence_energy"])
     for name, function, scale, unit in (("vorticity", model.vorticity.function, 1e5, "1e-5/s"),

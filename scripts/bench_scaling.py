@@ -113,7 +113,8 @@ def analog(matrix: Any, b: Any, x: Any) -> tuple[Result, Any]:
         found["reason" + name], found["residual" + name] = record.converged_reason, record.relative_residual
     found["memory"] = memory(comm)
     text = record.description
-    tiles = [int(n) for n in re.findall(r"(\d+) tiles(?: on \d+ of \d+ ranks)?,", text)] + [1] * text.count(", one tile")
+    tiles = [int(n) for n in re.findall(r"(\d+) tiles(?: on \d+ of \d+ ranks)?,", text)]
+    tiles += [1] * text.count(", one tile")
     complexity = re.search(r"operator complexity ([\d.]+)", text)
     return {**found, "levels": len(re.findall(r"(?m)^level ", text)), "tiles": sum(tiles), "description": text,
             "complexity": float(complexity[1]) if complexity else None, "digital": record.digital_parts}, ksp

@@ -120,9 +120,9 @@ def page(results: dict[str, Result], figure: bool) -> str:
         "side standard normal, initial guess zero. Beside it FP64 CG (GMRES where the matrix is not symmetric) with "
         "PETSc's GAMG, default options (with GMRES plain aggregation and SOR), to the same true residual. *Time "
         "ratio*: set-up and solve over GAMG's. "
-        "*Memory*: peak of all ranks until the analog solves end. † : partly digital (the coarsest level by LU). Before "
-        "each of the two the operating system is made to find the memory (a virtual machine gets it at 1 GB/s the first "
-        "time): neither pays for the other.", "",
+        "*Memory*: peak of all ranks until the analog solves end. † : partly digital (the coarsest level by LU). "
+        "Before each of the two the operating system is made to find the memory (a virtual machine gets it at 1 GB/s "
+        "the first time): neither pays for the other.", "",
         f"Machine: {all_of('machine')}. Dates: {all_of('date')}. Commits: {all_of('commit')}. Load "
         f"of the machine when cases began: up to {max((r['load'] for r in results.values()), default=0):.1f}.", "",
         f"{len(results)} cases; {len(results) - len(bad)} meet their target, {len(bad)} do not.", ""]

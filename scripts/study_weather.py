@@ -322,7 +322,8 @@ def main() -> int:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="every case: hours")
-    parser.add_argument("--ranks", type=int, default=1, help="MPI ranks of every run")
+    parser.add_argument("--ranks", type=int, default=1, choices=range(1, 129), metavar="1…128",
+                        help="MPI ranks of every run")
     parser.add_argument("--only", type=words(CASES), help="names of cases, with commas")
     parser.add_argument("--solvers", type=words(SOLVERS), default=list(SOLVERS), help="columns, with commas")
     parser.add_argument("--again", action="store_true", help="also what has a result already")

@@ -124,6 +124,25 @@ def help_text(script: str, purpose: str, known: Mapping[str, Option]) -> str:
     return "\n".join(lines)
 
 
+def _parts(problem: InvalidInput) -> tuple[str, object, str, str]:
+    """Return a refusal in parts: an exception whose constructor takes more than a message cannot be pickled."""
+    return problem.what, problem.got, str(problem).partition("; allowed: ")[2].removesuffix("."), ""
+
+
+def on_all[Value](comm: MPI.Comm, action: Callable[[], Value]) -> Value:
+    """Run `action`, which must not communicate; what it refuses on any rank is refused on every one. Collective."""
+    value: Value | None = None
+    refused: tuple[str, object, str, str] | None = None
+    try:
+        value = action()
+    except InvalidInput as problem:
+        refused = _parts(problem)
+    for found in comm.allgather(refused):
+        if found is not None:
+            raise InvalidInput(*found)
+    return cast("Value", value)
+
+
 def on_root[Value](comm: MPI.Comm, action: Callable[[], Value]) -> Value:
     """Run `action` on rank 0 and return its value, or raise its error, on every rank. Collective."""
     value: Value | None = None
@@ -133,9 +152,7 @@ def on_root[Value](comm: MPI.Comm, action: Callable[[], Value]) -> Value:
         try:
             value = action()
         except InvalidInput as problem:
-            # In parts: an exception whose constructor takes more than a message cannot be pickled.
-            allowed = str(problem).partition("; allowed: ")[2].removesuffix(".")
-            refused = (problem.what, problem.got, allowed, "")
+            refused = _parts(problem)
         except Exception as problem:
             known = isinstance(problem, AnalogError)
             broken = (AnalogError, str(problem)) if known else (RuntimeError, f"{type(problem).__name__}: {problem}")

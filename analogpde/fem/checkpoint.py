@@ -118,7 +118,7 @@ def read_meta(comm: MPI.Comm, path: Path) -> dict[str, Any]:
                 meta = json.loads(str(file[_META]))
         except FileNotFoundError:
             raise InvalidInput("checkpoint", str(path), "a file that exists", "Write one with -checkpoint N.") from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as problem:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as problem:
             raise InvalidInput("checkpoint", str(path), f"a file of the form {FORMAT}", f"{problem}.") from None
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise InvalidInput("checkpoint", str(path), f"a file of the form {FORMAT}")
@@ -138,7 +138,7 @@ def read(path: Path, nodes: NodeOrder) -> dict[str, NDArray]:
         try:
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 fields = {name: file[name] for name in file.files if name != _META}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as problem:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as problem:
             raise InvalidInput("checkpoint", str(path), "a whole file", f"{problem}.") from None
         for name, values in fields.items():
             if values.shape != (nodes.size,):

@@ -22,6 +22,7 @@ from petsc4py import PETSc
 
 from analogpde.errors import InvalidInput
 from analogpde.fem import tangent
+from analogpde.fem.arguments import on_all
 from analogpde.fem.forms import matrix, zero_vector
 from analogpde.fem.multistep import ADVECTION, DIFFUSION, EXPLICIT, IMPLICIT, VISCOUS
 from analogpde.fem.run import Run
@@ -166,12 +167,18 @@ class ShallowWater:
         self._bound(bounds)
 
     def interpolate(self, field: Field, name: str) -> fem.Function:
-        """Return a function of longitude and latitude as a finite-element function."""
+        """Return a function of longitude and latitude as a finite-element function. Collective.
+
+        Raises:
+            InvalidInput: a user's function fails, on any rank.
+        """
         function = fem.Function(self.space, name=name)
 
         def values(x: NDArray) -> NDArray:
             longitude, sine = np.arctan2(x[1], x[0]), x[2] / np.linalg.norm(x, axis=0)
-            return np.broadcast_to(np.asarray(field(longitude, np.arcsin(np.clip(sine, -1, 1))), float), sine.shape)
+            latitude = np.arcsin(np.clip(sine, -1, 1))
+            found = on_all(self.space.mesh.comm, lambda: np.asarray(field(longitude, latitude), float))
+            return np.broadcast_to(found, sine.shape)
 
         function.interpolate(values)
         return function

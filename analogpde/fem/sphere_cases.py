@@ -12,6 +12,7 @@ import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,16 +188,48 @@ def from_file(path: Path) -> Case:
     `days` and `speed` (largest wind in m/s).
 
     Raises:
-        InvalidInput: the file cannot be read or run, or lacks one of the two.
+        InvalidInput: the file cannot be read or run, lacks one of the two, or its numbers are none. What its functions
+            return is checked when they are called.
     """
     try:
         names = runpy.run_path(str(path))
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise InvalidInput("-initial", str(path), "a Python file that runs",
                            f"{type(problem).__name__}: {problem}") from None
     for name in ("vorticity", "depth"):
         if not callable(names.get(name)):
             raise InvalidInput("-initial", str(path), f"a Python file that defines {name}(longitude, latitude)")
-    optional = {name: names[name] for name in ("divergence", "mountain", "planetary") if callable(names.get(name))}
-    return Case(str(names.get("title", path.stem)), names["vorticity"], names["depth"],
-                days=float(names.get("days", 5.0)), speed=float(names.get("speed", 100.0)), **optional)
+    fields: dict[str, Any] = {name: _checked(path, name, names[name]) for name in
+              ("vorticity", "depth", "divergence", "mountain", "planetary") if callable(names.get(name))}
+    numbers: dict[str, Any] = {}
+    for name, default in (("days", 5.0), ("speed", 100.0)):
+        value = names.get(name, default)
+        if not isinstance(value, int | float) or not 0.0 < value < np.inf:
+            raise InvalidInput(f"-initial {path}, {name}", value, "a number above 0")
+        numbers[name] = float(value)
+    return Case(str(names.get("title", path.stem)), **fields, **numbers)
+
+
+def _checked(path: Path, name: str, function: Field) -> Field:
+    """Return a user's function with its values looked at: real, finite, one for each place; depths above zero."""
+    what = f"-initial {path}, {name}(longitude, latitude)"
+
+    def field(longitude: NDArray[np.float64], latitude: NDArray[np.float64]) -> NDArray[np.float64]:
+        try:
+            found = np.asarray(function(longitude, latitude))
+        except (Exception, SystemExit) as problem:
+            raise InvalidInput(what, f"{type(problem).__name__}: {problem}", "a function that runs") from None
+        if found.dtype.kind not in "fiu":
+            raise InvalidInput(what, f"values of type {found.dtype}", "real numbers")
+        try:
+            values = np.broadcast_to(found, longitude.shape).astype(np.float64)
+        except ValueError:
+            raise InvalidInput(what, f"an array of shape {found.shape}",
+                               f"shape {longitude.shape}, as its arguments have, or one number") from None
+        if not np.isfinite(values).all():
+            raise InvalidInput(what, "NaN or infinity", "finite numbers")
+        if name == "depth" and not values.min(initial=np.inf) > 0.0:
+            raise InvalidInput(what, f"{values.min():g} m", "depths above 0 m", "Water must cover the sphere.")
+        return values
+
+    return field

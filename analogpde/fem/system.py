@@ -115,6 +115,8 @@ class LinearSystem:
     @shots.setter
     def shots(self, counts: list[int]) -> None:
         pc = self.ksp.getPC()
+        if pc.getType() != "analog":
+            return
         pc.setUp()  # the levels are made now
         pc.getPythonContext().shots = counts
 

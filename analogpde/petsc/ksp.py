@@ -23,9 +23,9 @@ from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.system import System, slow_modes
 from analogpde.petsc.units import Units
 from analogpde.refine.loop import Progress, make_accelerator, refine
-from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode, nearly_singular
+from analogpde.refine.modes import BLURRED, SOFT, Found, SlowModes, hidden_mode, nearly_singular
 from analogpde.refine.record import SolveRecord, Step
-from analogpde.refine.status import Status
+from analogpde.refine.status import AT_THE_FLOOR, FLOOR, Status
 from analogpde.refine.target import CONFIRMED, FP32_RTOL, WELL_SCALED
 
 _PETSC_RTOL = 1e-5
@@ -34,6 +34,13 @@ REASONS = {code: name for name, code in vars(PETSc.KSP.ConvergedReason).items()
             if isinstance(code, int) and name.startswith(("CONVERGED", "DIVERGED"))}
 REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5: "DIVERGED_BREAKDOWN",
                  -3: "DIVERGED_ITS", -11: "DIVERGED_PC_FAILED", -9: "DIVERGED_NANORINF"})
+_SEARCH_FAILED = (
+    "With these corrections it could not be found out whether the matrix is nearly singular: without that no error can "
+    "be told. An indefinite matrix does this (-ksp_analog_accelerator fcg says so of a symmetric one). ")
+_SINGULAR = (
+    "The matrix is singular: nothing is left of the constant, or of a vector declared near-null. Attach the null space "
+    "(MatSetNullSpace), and remove from the right-hand side what no x reaches (MatNullSpaceRemove with the null space "
+    "of the transpose): that is what the residual stops at.")
 _MESSAGES_PER_PREFIX = 3
 
 
@@ -173,6 +180,12 @@ class AnalogKSP:
             advice = (f"A is too near to singular for FP64: of a vector that the tiles found it leaves "
                       f"{modes.lost:.0e} of what it adds up, so that rounding hides the error along it. Attach the "
                       "null space (MatSetNullSpace), or set -ksp_rtol to be content with a small residual.")
+            if modes.lost > BLURRED:  # the search found nothing
+                advice = _SEARCH_FAILED + status.advice
+        elif status is Status.DIVERGED_STAGNATED and modes is not None and modes.null.shape[1] and not nullity(matrix):
+            advice = _SINGULAR
+        elif status is Status.DIVERGED_STAGNATED and history[-1].relative_residual < FLOOR:
+            advice = AT_THE_FLOOR
         record = SolveRecord(
             prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,
             converged_reason=REASONS.get(reason, str(reason)), advice=advice,

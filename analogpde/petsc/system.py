@@ -13,7 +13,7 @@ from analogpde.petsc.matrix import as_aij, near_null_vectors
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.units import Units
-from analogpde.refine.modes import Found, SlowModes, lost
+from analogpde.refine.modes import Found, SlowModes, lost, without
 
 USERS = Units()
 
@@ -42,7 +42,7 @@ def slow_modes(matrix: PETSc.Mat, norm: float, units: Units, found: Found | None
     other = unit(found.left) if found and right is not None and found.left is not None else None
     left = None if other is None else np.column_stack((declared, other))
     images = np.ldexp(_products(matrix, vectors), -units.matrix)
-    modes = SlowModes(vectors, images, math.ldexp(norm, -units.matrix), add, left)
+    modes = SlowModes(vectors, images, math.ldexp(norm, -units.matrix), add, left, declared.shape[1])
     if found and right is not None and (modes.doubtful or found.failed):
         modes.lost = lost(vectors, images, np.ldexp(_magnitudes(matrix, vectors), -units.matrix), add, found)
     return modes
@@ -92,9 +92,20 @@ class System:
             sliced.restart()
         self._host = host
         self._modes = modes
+        self._null = np.empty((len(self._right), 0))
+        if modes is not None:
+            self._null = modes.null_of(self._images(modes.declared)) if transposed else modes.null
         space = self._matrix.getTransposeNullSpace() if transposed else self._matrix.getNullSpace()
         self._space = space if space.handle else None
         self.difference = 0.0
+
+    def _images(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the operator's products with some vectors, this rank's rows. Collective."""
+        return np.stack([self._apply(vector).copy() for vector in vectors.T], axis=1)
+
+    def determined(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return x without its part along near-null vectors that the operator annihilates. Collective."""
+        return without(self._null, x, self.sum)
 
     def _apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         self._in.array[:] = x
@@ -127,14 +138,14 @@ class System:
         return np.asarray(formed)
 
     def correct(self, residual: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the PC's answer without null-space components. Collective."""
+        """Return the PC's answer without null-space components, those that nobody attached included. Collective."""
         self._in.array[:] = residual
         (self._pc.applyTranspose if self._transposed else self._pc.apply)(self._in, self._out)
         if self._space is not None:
             self._space.remove(self._out)
         if self._units.matrix:
-            return np.ldexp(self._out.array_r, self._units.matrix)
-        return np.asarray(self._out.array_r).copy()
+            return self.determined(np.ldexp(self._out.array_r, self._units.matrix))
+        return self.determined(np.asarray(self._out.array_r).copy())
 
     def slow_error(self, residual: NDArray[np.float64]) -> float:
         """Return the norm of the error along near-null vectors. Collective."""

@@ -39,6 +39,9 @@ class LinearSystem(Protocol):
     def slow_error(self, residual: Vector) -> float:
         """Return the norm of the error that this residual tells of in the modes known to be slow; 0 if none is."""
 
+    def determined(self, x: Vector) -> Vector:
+        """Return x without what A x tells nothing of (null vectors): what errors are measured by."""
+
     def sum(self, values: Vector) -> Vector:
         """Return the sum of `values` over ranks."""
 
@@ -326,7 +329,8 @@ class Progress:
 
     Args:
         iteration: steps done. residual_norm: true ‖b − A x‖₂. correction: ‖x_k − x_{k−1}‖₂/‖x_k‖₂.
-        solution_norm: ‖x_k‖₂. forward_estimate: estimate of ‖x_k − x‖₂/‖x‖₂ (infinite before two steps).
+        solution_norm: ‖x_k‖₂, of the part that is determined. forward_estimate: estimate of ‖x_k − x‖₂/‖x‖₂ (infinite
+            before two steps).
         slow_estimate: that part of it which comes from slow modes and is free of noise; 0 if none was seen.
     """
 
@@ -402,7 +406,8 @@ def refine(
     forward, slow = math.inf, 0.0
     while True:
         true = system.residual(x)
-        sums = system.sum(np.array([true @ true, x @ x]))
+        part = system.determined(x)
+        sums = system.sum(np.array([true @ true, part @ part]))
         if not np.isfinite(sums).all():
             return Status.DIVERGED_NANORINF
         norm, size = math.sqrt(float(sums[0])), math.sqrt(float(sums[1]))

@@ -57,6 +57,13 @@ class _Side:
         self.gram = gram / np.outer(self.lengths, self.lengths)
 
 
+def without(
+    null: NDArray[np.float64], x: NDArray[np.float64], add: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Return x without its part in the space of some orthonormal vectors, shape (rows, j). Collective."""
+    return np.asarray(x - null @ add(null.T @ x)) if null.shape[1] else x
+
+
 class SlowModes:
     """The error along the near-null vectors V of A, from one small system: V c with UᵀAV c = Uᵀr.
 
@@ -69,11 +76,13 @@ class SlowModes:
         norm: an estimate of ‖A‖₂.
         add: sums an array over ranks.
         left: U, near-null vectors of Aᵀ, shape (rows, k), where they differ; without them V (Galerkin).
+        declared: how many of the vectors, the first ones, are declared near-null and not found; None: all.
 
     Attributes:
         doubtful: whether what A leaves of the last vector may be rounding: `lost` can tell.
         lost: what A leaves of a mode found that is only rounding, relative; nothing can be known of the error along it.
             Zero if there is none.
+        null: what A annihilates of the declared vectors, an orthonormal basis, shape (rows, j).
         gain: ‖v‖/‖A v‖ of a mode found where A is unsymmetric and the mode of Aᵀ unknown: any part of the residual may
             have been multiplied by it.
     """
@@ -81,6 +90,7 @@ class SlowModes:
     def __init__(
         self, vectors: NDArray[np.float64], images: NDArray[np.float64], norm: float,
         add: Callable[[NDArray[np.float64]], NDArray[np.float64]], left: NDArray[np.float64] | None = None,
+        declared: int | None = None,
     ) -> None:
         left = vectors if left is None else left
         self._add, self._sides = add, [_Side(side, add) for side in (vectors, left)]
@@ -91,11 +101,31 @@ class SlowModes:
         sizes = np.sqrt(add(np.einsum("ij,ij->j", images, images)))
         self.doubtful = bool(len(sizes) and sizes[-1] <= BLURRED * norm * lengths[-1])
         self.lost = self.gain = 0.0
+        self.declared, self._norm = vectors[:, :declared], norm
+        self.null = self.null_of(images[:, :declared])
         u, singular, v = np.linalg.svd(products / np.outer(self._sides[1].lengths, lengths))
         # a left and a right vector that meet in no place make a small product of sizes that are none
         floor = SINGULAR * norm * (1.0 if left is vectors else 2.0**-53)
         inverse = np.divide(1.0, singular, where=singular > floor, out=np.zeros_like(singular))
         self._inverse = (v.T * inverse) @ u.T
+
+    def null_of(self, images: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return an orthonormal basis of the declared vectors of whose images nothing is left but rounding. Collective.
+
+        What such an operator says of x is nothing along them, and right-hand sides that no x can reach, if only by
+        rounding, drive iterates there without end. Measured by the size of such an iterate any error is small: that
+        part of x must not count.
+
+        Args:
+            images: A V, or Aᵀ V, of the declared vectors, this rank's rows.
+        """
+        sizes, lengths = np.sqrt(self._add(np.array([np.sum(images**2, axis=0), np.sum(self.declared**2, axis=0)])))
+        null = self.declared[:, sizes <= SINGULAR * self._norm * lengths]
+        if not null.shape[1]:
+            return null
+        values, rotation = np.linalg.eigh(self._add(null.T @ null))
+        held = values > 1e-12 * values[-1]
+        return np.asarray(null @ (rotation[:, held] / np.sqrt(values[held])))
 
     def error(self, residual: NDArray[np.float64], transposed: bool = False) -> float:
         """Return ‖V c‖₂ for this residual of A x = b (of Aᵀ x = b); infinite if a mode is lost. Collective."""
@@ -215,6 +245,10 @@ class _Search:
     def slow_error(self, residual: NDArray[np.float64]) -> float:
         """Return 0: it is what is looked for."""
         return 0.0
+
+    def determined(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return x: what A all but annihilates is looked for."""
+        return x
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum over ranks."""

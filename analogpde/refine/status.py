@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 
+FLOOR = 1e-13  # of ‖b‖: a residual below it is near what FP64 can form
+AT_THE_FLOOR = (
+    "The residual is at the floor of FP64, but the target is not proven. Either the matrix is singular or nearly so, "
+    "and the error along what it annihilates cannot be told: attach the null space (MatSetNullSpace), or set -ksp_rtol "
+    "to be content with a small residual. Or the target is below that floor.")
+
 
 class Status(Enum):
     """An end of the outer loop: PETSc's reason (code) and a paragraph of advice."""

@@ -15,7 +15,7 @@ from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput, ProgrammingFailed, did_you_mean
 from analogpde.options import TABLE
 from analogpde.refine.loop import Progress, make_accelerator, refine
-from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode, lost, nearly_singular
+from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode, lost, nearly_singular, without
 from analogpde.refine.record import SolveRecord, Step
 from analogpde.refine.status import Status
 from analogpde.refine.target import CONFIRMED, WELL_SCALED, fp32_equivalent
@@ -174,7 +174,8 @@ class ProgrammedMatrix:
                 if 0.0 < largest < math.inf:
                     near = np.column_stack((near, found.right / largest))
             images = self._system.matrix @ near
-            self._modes = modes = SlowModes(near, images, self._system.norm, lambda values: values)
+            self._modes = modes = SlowModes(near, images, self._system.norm, lambda values: values,
+                                            declared=self._system.near.shape[1])
             if found and near.shape[1] > self._system.near.shape[1]:
                 if modes.doubtful or found.failed:
                     sizes = abs(self._system.matrix) @ np.abs(near)
@@ -241,10 +242,14 @@ class _Refinement:
         return np.asarray(formed)
 
     def correct(self, residual: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the tiles' answer."""
+        """Return the tiles' answer, without what A says nothing of."""
         x, ledger = self._cycle.correct(residual)
         self.operations.add(ledger)
-        return x
+        return self.determined(x)
+
+    def determined(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return x without its part along near-null vectors that A annihilates."""
+        return x if self._modes is None else without(self._modes.null, x, self.sum)
 
     def slow_error(self, residual: NDArray[np.float64]) -> float:
         """Return the norm of the error along slow modes."""

@@ -229,7 +229,8 @@ def test_what_is_written(problem, comm, shared_tmp_path):
 @pytest.mark.parametrize(
     "argv",
     ["-n 3", "-n 4 -level 1", "-level 10", "-dim 3", "-degree 3", "-mesh meshes/heat_sink.xdmf", "-days 1 -t_end 3600",
-     "-case tc5 -rotation 10", "-restart", "-checkpoint 5", "-initial none.py", "-initial none.npz", "-case tc7",
+     "-case tc5 -rotation 10", "-restart", "-checkpoint 5",
+     "-animation gif", "-initial none.py", "-initial none.npz", "-case tc7",
      "-level 1 -viscosity 1e12"],
 )
 def test_options_that_cannot_be_are_refused(problem, argv):
@@ -255,3 +256,59 @@ def test_a_step_that_is_too_long_is_said_to_be(problem):
         [*DIGITAL, *NO_FILES, "-level", "2", "-case", "galewsky", "-dt", "21600", "-days", "30"])
     assert outcome.code == 1
     assert "unstable" in outcome.message and "-dt" in outcome.message
+
+
+@pytest.mark.mpi
+def test_a_state_that_is_none_ends_the_run(problem):
+    # CFL 2.2 of 0.55 in the first step; the run came to its end once, with a depth of −5440 m and all solves converged
+    outcome = problem("shallow_water").SCRIPT.execute(
+        [*DIGITAL, *NO_FILES, "-level", "2", "-case", "tc2", "-dt", "20000", "-days", "3"])
+    assert outcome.code == 1
+    assert "unstable" in outcome.message and "CFL" in outcome.message
+
+
+STATE = "import numpy as np\n\n\ndef vorticity(lon, lat):\n    return {}\n\n\ndef depth(lon, lat):\n    return {}\n"
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("vorticity", "depth", "said"), [
+    ("1 / 0", "8000", "ZeroDivisionError"), ("1e-5 * np.sin(lat)", "100 - 500 * np.sin(lat) ** 2", "above 0 m"),
+    ("np.where(lat > 1.2, np.nan, 0)", "8000", "finite"), ("np.zeros(3)", "8000", "shape"),
+    ("'x'", "8000", "real"), ("1j * lat", "8000", "real"), ("exit(3)", "8000", "SystemExit")])
+def test_fields_of_ones_own_that_are_none_are_refused_on_all_ranks(
+    problem, comm, shared_tmp_path, vorticity, depth, said,
+):
+    file = shared_tmp_path / "state.py"
+    if comm.rank == 0:
+        file.write_text(STATE.format(vorticity, depth))
+    comm.barrier()
+    outcome = problem("shallow_water").SCRIPT.execute(
+        [*DIGITAL, *NO_FILES, "-level", "1", "-days", "0.1", "-initial", str(file)])
+    assert outcome.code == 2
+    assert said in outcome.message and "state.py" in outcome.message
+
+
+@pytest.mark.mpi
+def test_a_checkpoint_of_tiles_goes_on_without_them_and_wants_the_same_file(problem, comm, shared_tmp_path):
+    file, out = shared_tmp_path / "state.py", shared_tmp_path / "o"
+    if comm.rank == 0:  # without rotation there is no potential enstrophy, and no relative change of it
+        file.write_text(STATE.format("0 * lat", "8000 + 10 * np.exp(-10 * lat**2)")
+                        + "\n\ndef planetary(lon, lat):\n    return 0 * lat\n")
+    comm.barrier()
+    common = ["-snapshots", "0", "-picture", "false", "-out", str(out), "-level", "1"]
+    first = run(problem, *ANALOG, *common, "-initial", file, "-dt", 3600, "-days", 0.125, "-checkpoint", 1)
+    assert not any("potential enstrophy" in result["name"] for result in first.problem["results"])
+    later = run(problem, *DIGITAL, *common, "-days", 0.25, "-restart")
+    assert later.problem["parameters"]["steps"] == 6
+    comm.barrier()
+    if comm.rank == 0:
+        file.write_text(file.read_text() + "\n\ndef mountain(lon, lat):\n    return 100 + 0 * lat\n")
+    comm.barrier()
+    outcome = problem("shallow_water").SCRIPT.execute([*DIGITAL, *common, "-days", "0.5", "-restart"])
+    assert outcome.code == 2 and "has changed" in outcome.message
+    comm.barrier()
+    if comm.rank == 0:
+        (out / "checkpoint.npz").write_bytes(b"")
+    comm.barrier()
+    outcome = problem("shallow_water").SCRIPT.execute([*DIGITAL, *common, "-days", "0.5", "-restart"])
+    assert outcome.code == 2 and "checkpoint" in outcome.message
