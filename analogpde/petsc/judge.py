@@ -46,9 +46,15 @@ class Judge:
         self.history: list[Step] = []
         self.residual_norm, self._solution_norm = math.nan, 0.0
         self.petsc_reason = 0
+        self._unproven = False
 
-    def begin(self) -> None:
-        """Count shots from here on: the loop begins."""
+    def begin(self, unproven: bool = False) -> None:
+        """Count shots from here on: the loop begins.
+
+        Args:
+            unproven: whether not even a residual of zero proves an answer (`SlowModes.unproven`).
+        """
+        self._unproven = unproven
         self._shots = log.machine.inv_shots
 
     def restore(self) -> None:
@@ -78,6 +84,8 @@ class Judge:
         ksp.monitor(progress.iteration, progress.residual_norm)
         if not math.isfinite(progress.solution_norm):  # within the loop's units, but not the user's
             return Status.DIVERGED_NANORINF
+        if progress.residual_norm == 0.0 and self.fp32 and self._unproven:
+            return Status.DIVERGED_STAGNATED
         if self._own_test or not self._units.unusual:
             self.petsc_reason = int(ksp.callConvergenceTest(progress.iteration, progress.residual_norm) or 0)
         else:

@@ -156,7 +156,7 @@ class AnalogKSP:
             modes, searched = self._slow_modes(ksp, b, norm, host, units) if wanted else (None, 0)
             system = System(ksp, b, sliced, host, transposed, modes,
                             self.values["ksp_analog_residual_progressive"], units)
-            judge.begin()
+            judge.begin(modes is not None and modes.unproven)
             status = self._refine(ksp, system, judge, x, units)
         finally:
             judge.restore()

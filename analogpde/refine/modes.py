@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analogpde.refine.loop import LinearSystem, Progress, make_accelerator, refine
 from analogpde.refine.status import Status
+from analogpde.refine.target import FORWARD_ERROR
 
 # Below this softness of the coarsest operator, or of A as `nearly_singular` measures it, a nearly singular mode is
 # looked for. On 2-D Poisson, 256 to 2304 unknowns, the coarsest has 0.5 to 2; shifted to a relative lowest eigenvalue
@@ -108,6 +109,14 @@ class SlowModes:
         floor = SINGULAR * norm * (1.0 if left is vectors else 2.0**-53)
         inverse = np.divide(1.0, singular, where=singular > floor, out=np.zeros_like(singular))
         self._inverse = (v.T * inverse) @ u.T
+        self._rounding = 0.0
+        if declared is not None and declared < vectors.shape[1]:
+            self._rounding = 2.0**-53 * norm * float(inverse.max(initial=0.0))
+
+    @property
+    def unproven(self) -> bool:
+        """Whether a residual of zero proves nothing: what rounding hides of it may be an error above 2^-23."""
+        return bool(self.lost or self._rounding > FORWARD_ERROR)
 
     def null_of(self, images: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return an orthonormal basis of the declared vectors of whose images nothing is left but rounding. Collective.

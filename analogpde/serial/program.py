@@ -296,7 +296,8 @@ class _Refinement:
         self.history.append(
             Step(progress.iteration, relative, progress.correction, bits, self.operations.inv_shots))
         if self._norm == 0.0:
-            return Status.CONVERGED_ATOL
+            unproven = self._rtol is None and self._modes is not None and self._modes.unproven
+            return Status.DIVERGED_STAGNATED if unproven else Status.CONVERGED_ATOL
         if self._rtol is not None and relative <= self._rtol:
             return Status.CONVERGED_RTOL
         if relative >= DIVERGED * max(1.0, self.history[0].relative_residual):

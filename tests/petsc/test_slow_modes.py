@@ -163,3 +163,20 @@ def test_left_and_right_slow_modes_that_hardly_meet(solve, n, chip, diagonal, tr
     whole = whole.T.tocsr() if transposed else whole
     done = solve(whole, whole @ np.ones(n), analog_chip=chip)
     assert done.reason < 0 or np.linalg.norm(done.x - 1.0) <= 2.0**-23 * np.sqrt(n)
+
+
+# Integers: the residual becomes exactly zero, and said nothing of an error of 2e-3 (κ = 9e12). A singular one was
+# called converged, too.
+@pytest.mark.parametrize("shift", [2.0**-40, 0.0])
+@pytest.mark.parametrize("given", [{}, {"analog_chip": "pku2025"}, {"analog_chip": "pku2025", "pc_analog_levels": 1}])
+def test_a_residual_of_zero_proves_nothing_of_a_nearly_singular_matrix(solve, shift, given):
+    m = 8
+    whole = sp.csr_matrix(np.ones((m, m)) + shift * np.eye(m))
+    done = solve(whole, np.full(m, float(m)), **given)
+    assert done.reason < 0 or np.linalg.norm(done.x - m / (m + shift)) <= 2.0**-23 * np.sqrt(m)
+
+
+def test_a_residual_of_zero_is_enough_for_others(solve):
+    done = solve(sp.csr_matrix(np.diag([2.0, 4.0, 8.0])), np.array([2.0, 4.0, 8.0]), start=np.ones(3))
+    assert done.reason > 0
+    assert done.iterations == 0

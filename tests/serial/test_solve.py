@@ -303,3 +303,11 @@ def test_progressive_residuals_do_without_slices(accelerator):
 def test_conjugate_gradients_want_the_whole_residual():
     with pytest.raises(analogpde.InvalidInput, match="fgmres with a progressive residual"):
         analogpde.solve(np.eye(3), np.ones(3), residual="sliced", residual_progressive=True, accelerator="fcg")
+
+
+@pytest.mark.parametrize(("a", "b"), [([[1.0, 1.0], [1.0, 1.0 + 2.0**-40]], [2.0, 2.0]), (np.ones((5, 5)), np.ones(5))])
+@pytest.mark.parametrize("chip", ["pku2025", "ideal", "rram128"])
+def test_a_residual_of_zero_proves_nothing_of_a_nearly_singular_matrix(a, b, chip):
+    # κ = 4e12 and infinite: the tiles may be right by luck, and cannot know
+    with pytest.raises(analogpde.NotConverged):
+        analogpde.solve(np.array(a), np.array(b), chip=chip, throw=True)
