@@ -199,8 +199,8 @@ def from_file(path: Path) -> Case:
     for name in ("vorticity", "depth"):
         if not callable(names.get(name)):
             raise InvalidInput("-initial", str(path), f"a Python file that defines {name}(longitude, latitude)")
-    fields: dict[str, Any] = {name: _checked(path, name, names[name]) for name in
-              ("vorticity", "depth", "divergence", "mountain", "planetary") if callable(names.get(name))}
+    known = ("vorticity", "depth", "divergence", "mountain", "planetary")
+    fields: dict[str, Any] = {name: _checked(path, name, names[name]) for name in known if callable(names.get(name))}
     numbers: dict[str, Any] = {}
     for name, default in (("days", 5.0), ("speed", 100.0)):
         value = names.get(name, default)

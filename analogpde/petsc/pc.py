@@ -20,7 +20,7 @@ from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
 from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
 from analogpde.petsc.partition import Partition
-from analogpde.petsc.recheck import LARGEST, NEED_A_FIXED_PC, excess
+from analogpde.petsc.recheck import LARGEST, excess, needs_a_fixed_pc
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
 from analogpde.tile.settling import bits_of
@@ -180,21 +180,15 @@ class AnalogPC:
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Warn of a KSP whose residual norm is not the true one when the preconditioner varies."""
         self._ways.clear()
-        if not self._warned and self._misunderstood_by(ksp):
+        if not self._warned and not self.settings.chip.deterministic and needs_a_fixed_pc(ksp):
             self._warned = True
             say(pc.getComm().tompi4py(), f"analogpde: KSP {ksp.getType()} takes the preconditioner for fixed and "
                 "linear, which tiles are not: its residual norms may be wrong. Where it says 'converged' the residual "
                 "is formed anew. Use -ksp_type analog, fgmres or gcr, or fcg where the matrix is symmetric.")
 
-    def _misunderstood_by(self, ksp: PETSc.KSP) -> bool:
-        """Tell whether a KSP takes tiles that vary from shot to shot for a linear operator."""
-        if (ksp.getOptionsPrefix() or "").endswith("esteig_"):
-            return False  # GAMG's and Chebyshev's look at the largest eigenvalue: an estimate, no answer
-        return not self.settings.chip.deterministic and ksp.getType() in NEED_A_FIXED_PC
-
     def postSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Check 'converged' where the KSP cannot know; forget a failed application, which the solve has reported."""
-        if self._levels and self._misunderstood_by(ksp):
+        if self._levels and not self.settings.chip.deterministic and needs_a_fixed_pc(ksp):
             times = excess(ksp, b, x, transposed=self._ways == {True})
             if times > LARGEST:
                 ksp.setConvergedReason(PETSc.KSP.ConvergedReason.DIVERGED_BREAKDOWN)

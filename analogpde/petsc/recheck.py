@@ -6,13 +6,21 @@ import math
 
 from analogpde.petsc.stack import PETSc
 
-NEED_A_FIXED_PC = ("bcgs", "bcgsl", "bicg", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs",
-                   "lgmres", "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
+_NEED_A_FIXED_PC = (
+    "bcgs", "bcgsl", "bicg", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs", "lgmres",
+    "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
 """Types that update the residual, or its norm, by recurrences that hold for such a preconditioner only."""
 LARGEST = 10.0
 """Times the tolerance that a residual may have and still pass for what rounding and one noisy application leave."""
 _SAID = (PETSc.KSP.ConvergedReason.CONVERGED_RTOL, PETSc.KSP.ConvergedReason.CONVERGED_ATOL,
          PETSc.KSP.ConvergedReason.CONVERGED_HAPPY_BREAKDOWN)
+
+
+def needs_a_fixed_pc(ksp: PETSc.KSP) -> bool:
+    """Tell whether a KSP takes the preconditioner for fixed and linear, and its residuals for those of an answer."""
+    if (ksp.getOptionsPrefix() or "").endswith("esteig_"):
+        return False  # GAMG's and Chebyshev's look at the largest eigenvalue: an estimate, no answer
+    return ksp.getType() in _NEED_A_FIXED_PC
 
 
 def excess(ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, *, transposed: bool) -> float:
