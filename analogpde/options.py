@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from analogpde.chip.chip import OVERRIDES, fields_of_chips
 from analogpde.chip.error_models import MODELS
 from analogpde.errors import InvalidInput, did_you_mean
 
@@ -205,7 +206,7 @@ CHIP_OPTIONS = (
     Option("analog_adc_noise", "real", None, "Standard deviation of the noise of an analog-to-digital conversion, "
            "fraction of the full scale.", low=0.0, high=0.5, ideal=True),
     Option("analog_bound_repeats", "int", None, "How often a shot of a tile is repeated with half the input while an "
-           "amplifier or an ADC clips (default 10).", low=0, high=24),
+           "amplifier or an ADC clips and the input keeps four codes (default 10).", low=0, high=24),
     Option("analog_amplifier_gain", "real", None, "Open-loop gain of the amplifiers.", low=10, high=1e9, ideal=True),
     Option("analog_compensate_gain", "flag", None, "Take off the programmed diagonal what the finite gain of the "
            "amplifiers adds to it."),
@@ -254,6 +255,32 @@ TABLE: dict[str, Option] = {option.name: option for _, group in GROUPS for optio
 _OURS = re.compile(r"^(?P<prefix>.*?)(?P<name>(?:(?:ksp|pc)_)?analog_.+)$")
 
 
+def check_residual(values: Mapping[str, Any], bits_given: bool) -> None:
+    """Refuse settings of the sliced residual where it is not the one that is formed.
+
+    Args:
+        values: of the options of KSP analog, by name. bits_given: whether the user said how many bits it has.
+
+    Raises:
+        InvalidInput: naming the setting.
+    """
+    if values["ksp_analog_residual"] == "sliced":
+        return
+    for name, idle in (("ksp_analog_residual_bits", bits_given),
+                       ("ksp_analog_residual_progressive", bool(values["ksp_analog_residual_progressive"]))):
+        if idle:
+            raise InvalidInput(f"-{name}", values[name], "nothing without -ksp_analog_residual sliced",
+                               "The digital residual is formed in FP64.")
+
+
+def _in_a_file(name: str) -> str:
+    """Return what to do about an option that is a field of chip files only; '' if there is no such field."""
+    fields = [field for field in fields_of_chips() if name in (field.rpartition(".")[2], field.replace(".", "_"))]
+    if not fields or any(field in targets for field in fields for targets in OVERRIDES.values()):
+        return ""
+    return f"{' and '.join(fields)}: only in a chip file, -analog_chip FILE.json."
+
+
 def check_names(names: Iterable[str]) -> None:
     """Refuse a mistyped `-ksp_analog_*`, `-pc_analog_*` or `-analog_*` option.
 
@@ -274,8 +301,9 @@ def check_names(names: Iterable[str]) -> None:
         if match is None or match["name"] in TABLE or match["name"].startswith(("pc_analog_mg_", "pc_analog_pc_mg_")):
             continue
         foreign = bool(match["prefix"]) and match["name"].startswith("analog_")
+        field = "" if foreign else _in_a_file(match["name"].removeprefix("analog_"))
         near = did_you_mean(match["name"], TABLE, likeness=0.85 if foreign else 0.6)
         if foreign and not near:
             continue  # -my_analog_device is some other program's option
         raise InvalidInput("unknown option", f"-{name}", "what `python -m analogpde options` lists",
-                           near.replace("mean ", f"mean -{match['prefix']}"))
+                           field or near.replace("mean ", f"mean -{match['prefix']}"))

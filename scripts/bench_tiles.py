@@ -348,6 +348,8 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the section of docs/speed.md")
     parser.add_argument("--passes", type=int, default=1, help="measure everything so often; the fastest counts")
     arguments = parser.parse_args()
+    if arguments.passes < 1:
+        parser.error(f"--passes {arguments.passes}: one or more")
     section, page = text(arguments.passes), ROOT / "docs" / "speed.md"
     if arguments.write:
         write_section("tiles", section, page)

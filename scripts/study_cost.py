@@ -161,7 +161,7 @@ def run_of(case: Case, right_hand_sides: int = 1) -> Run:
     counts = {name: value * right_hand_sides for name, value in case["second"].items()}
     chip = analogpde.load_chip(CHIP)
     return Run(Ledger(**{**counts, **programming}), 1, right_hand_sides, case["iterations"] * right_hand_sides,
-               case["unknowns"], case["entries"], 1, chip.tile_size, chip.adc.bits,
+               case["unknowns"], case["entries"], 1, chip.tile_size, chip.adc.bits, chip.amplifier.gain_bandwidth,
                case["gamg_flops"] * right_hand_sides, case["gamg_bytes"] * right_hand_sides,
                case["gamg_kernels"] * right_hand_sides)
 
@@ -304,6 +304,8 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="run cases again that are in docs/cost.json")
     parser.add_argument("--page-only", action="store_true", help="write the page from the data, run nothing")
     arguments = parser.parse_args()
+    if not arguments.largest >= 1e4:
+        parser.error(f"--largest {arguments.largest:g}: the smallest case has 1e4 unknowns")
     known: dict[str, Case] = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
     for exponent, size in ((4, "10⁴"), (5, "10⁵"), (6, "10⁶")):
         for problem in CASES:

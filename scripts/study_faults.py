@@ -219,6 +219,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two rates of each kind, one problem; print only")
     parser.add_argument("--missing", action="store_true", help="only cases that are not in docs/faults.json")
     parser.add_argument("--page", action="store_true", help="figure and tables from docs/faults.json, without running")
+    for argument in sys.argv[1:]:  # PETSc, which was here first, would warn of options that nobody used
+        PETSc.Options().delValue(argument)
     arguments = parser.parse_args()
     kept = arguments.page or arguments.missing
     results: list[dict[str, Any]] = json.loads(DATA.read_text()) if kept else []

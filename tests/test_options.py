@@ -8,7 +8,7 @@ import pytest
 
 from analogpde.errors import InvalidInput
 from analogpde.manual import as_markdown, as_text, default_text
-from analogpde.options import GROUPS, TABLE, Option, check_names
+from analogpde.options import GROUPS, TABLE, Option, check_names, check_residual
 
 ROOT = Path(__file__).parents[1]
 NUMERIC = [option for option in TABLE.values() if option.kind in ("int", "real")]
@@ -184,3 +184,23 @@ def test_the_committed_page_is_up_to_date():
     assert (ROOT / "docs" / "options.md") in [path for path, _ in pages]
     for path, render in pages:
         assert path.read_text(encoding="utf-8") == render(), f"run: python scripts/make_docs.py ({path.name} is old)"
+
+
+def test_a_field_of_chip_files_is_no_option():
+    with pytest.raises(InvalidInput, match=re.escape("cell.conductance_max: only in a chip file")):
+        check_names(["analog_conductance_max"])
+    # one that there is an option for, under another name
+    with pytest.raises(InvalidInput, match="Did you mean -analog_adc_calibrated"):
+        check_names(["analog_calibrated"])
+
+
+@pytest.mark.parametrize(("values", "given", "said"), [
+    ({"ksp_analog_residual": "digital", "ksp_analog_residual_bits": 24, "ksp_analog_residual_progressive": False}, True,
+     "-ksp_analog_residual_bits: got 24; allowed: nothing without -ksp_analog_residual sliced"),
+    ({"ksp_analog_residual": "digital", "ksp_analog_residual_bits": 24, "ksp_analog_residual_progressive": True}, False,
+     "-ksp_analog_residual_progressive: got True"),
+])
+def test_settings_of_a_residual_that_is_not_formed(values, given, said):
+    with pytest.raises(InvalidInput, match=re.escape(said)):
+        check_residual(values, given)
+    check_residual({**values, "ksp_analog_residual": "sliced"}, given)

@@ -40,6 +40,9 @@ class Amplifier:
         if self.settle_time is not None and self.gain_bandwidth is None:
             raise InvalidInput("amplifier.settle_time", self.settle_time, "nothing, while gain_bandwidth is ideal",
                                "An amplifier of infinite bandwidth has settled at once: give it a gain_bandwidth.")
+        if self.compensated and self.gain is None:
+            raise InvalidInput("amplifier.compensated", True, "false, while the gain is ideal",
+                               "An infinite gain adds nothing that programming could take off: give it a gain.")
 
 
 @dataclass(frozen=True)

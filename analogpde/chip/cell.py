@@ -72,6 +72,13 @@ class Cell:
         if self.programming_model is not None and self.programming_error is not None:
             raise InvalidInput("cell.programming_error", self.programming_error, "null beside a programming_model",
                                "A constant error and one that depends on the conductance exclude each other.")
+        if own is not None:
+            x = np.linspace(1.0 - self.window, 1.0, 129)
+            sigma = np.polynomial.polynomial.polyval(x, own)
+            if sigma.min() < 0.0:
+                raise InvalidInput("cell.programming_polynomial", own, "a standard deviation, at least zero for every "
+                                   "conductance of the window", f"It is {sigma.min():.3g} at "
+                                   f"{x[sigma.argmin()]:.2f} of the largest conductance.")
         if self.programming_model in MODELS:
             model, top = MODELS[self.programming_model], 1e6 * self.conductance_max
             if not model.low < top <= model.high * (1 + 1e-9):
@@ -158,7 +165,7 @@ class Cell:
             model = MODELS[self.programming_model]
             # below the lowest conductance measured the error there is taken
             sigma = np.polynomial.polynomial.polyval(np.maximum(x * top, model.low), model.coefficients) / top
-        return np.maximum(sigma, 0.0)
+        return np.maximum(sigma, 0.0)  # between the points that were looked at, or of a fit near its end
 
     @property
     def typical_error(self) -> float:

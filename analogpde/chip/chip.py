@@ -52,7 +52,8 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
 _REPLACED = {"programming_error": ("programming_model", "programming_polynomial"),
              "programming_model": ("programming_error", "programming_polynomial")}
 # Fields that mean nothing once an override has made their part ideal.
-_EMPTIED = {"pulse_step": ("spread", "tolerance")}
+_EMPTIED = {"pulse_step": ("spread", "tolerance"), "programming_model": ("programming_polynomial",),
+            "amplifier_gain": ("compensated",)}
 
 
 def _complete(part: dict[str, Any], where: str, wanted: tuple[str, ...]) -> None:
@@ -61,6 +62,25 @@ def _complete(part: dict[str, Any], where: str, wanted: tuple[str, ...]) -> None
         if name not in part:
             raise InvalidInput(f"{where}{name}", "nothing", "a value, null for an ideal one" if where else "a value",
                                "`analogpde chips rram128 --json` prints a complete file to start from.")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; refuse one that says a field twice, of which JSON readers keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(twice, f"{names.count(twice)} values in one object", "one value")
+    return found
+
+
+def _refuse_unknown_sources(sources: dict[str, Any]) -> None:
+    """Refuse a source of something that no chip has."""
+    known = fields_of_chips()
+    for key in sources:
+        if key not in known:
+            raise InvalidInput(f"sources.{key}", sources[key], "a field of a chip by its dotted name, as cell.bits",
+                               did_you_mean(key, known))
 
 
 @dataclass(frozen=True)
@@ -110,7 +130,8 @@ class Chip:
     inverter: Inverter = field(default_factory=Inverter)
     wire: Wire = field(default_factory=Wire)
     bound_repeats: int = quantity(
-        "How often a shot of a tile is repeated with half the input while an amplifier or an ADC clips.",
+        "How often a shot of a tile is repeated with half the input while an amplifier or an ADC clips and the input "
+        "keeps four codes of the DAC.",
         low=0, high=24, integer=True, default=10)
     drift: Drift = field(default_factory=Drift)
     faults: Faults = field(default_factory=Faults)
@@ -200,6 +221,7 @@ class Chip:
             sources = data.get("sources", {})
             if not isinstance(sources, dict):
                 raise InvalidInput("sources", sources, "a JSON object")
+            _refuse_unknown_sources(sources)
             data["sources"] = {key: from_mapping(Source, value, f"sources.{key}.") for key, value in sources.items()}
         chip: Chip = from_mapping(Chip, data, "")
         # what is left out would be ideal, and nobody would see it
@@ -222,7 +244,7 @@ class Chip:
         except (OSError, UnicodeDecodeError) as error:
             raise AnalogError(f"chip file {str(path)!r} cannot be read: {error}") from None
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_once)
         except json.JSONDecodeError as error:
             raise AnalogError(
                 f"chip file {str(path)!r} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
@@ -248,6 +270,10 @@ class Chip:
         for name in overrides:
             if name not in OVERRIDES:
                 raise InvalidInput("override", name, ", ".join(OVERRIDES), did_you_mean(name, OVERRIDES))
+        if None not in (overrides.get("programming_error"), overrides.get("programming_model")):
+            raise InvalidInput("-analog_programming_error", overrides["programming_error"],
+                               "nothing beside -analog_programming_model", "A constant error and one that depends on "
+                               "the conductance exclude each other.")
         for name, targets in OVERRIDES.items():  # in this order: a settling time asks for a bandwidth
             if name not in overrides:
                 continue
@@ -255,9 +281,9 @@ class Chip:
                 part, _, attribute = target.rpartition(".")
                 change = {attribute: overrides[name]}
                 group = _EMPTIED if overrides[name] is None else _REPLACED
-                replaced = tuple(other for other in group.get(name, ())
-                                 if getattr(getattr(chip, part), other) is not None)
-                change |= dict.fromkeys(replaced)
+                held = getattr(chip, part) if part else chip
+                replaced = tuple(other for other in group.get(name, ()) if getattr(held, other) not in (None, False))
+                change |= {other: False if getattr(held, other) is True else None for other in replaced}
                 for other in replaced:
                     sources.pop(f"{part}.{other}", None)
                 try:
@@ -265,7 +291,8 @@ class Chip:
                         change = {part: dataclasses.replace(getattr(chip, part), **change)}
                     chip = dataclasses.replace(chip, **change)
                 except InvalidInput as error:
-                    raise InvalidInput(f"-analog_{name}", error.got, error.allowed, error.remedy) from None
+                    other = "" if error.what.endswith(attribute) else f" with {error.what} of the chip {self.name!r}"
+                    raise InvalidInput(f"-analog_{name}{other}", error.got, error.allowed, error.remedy) from None
                 sources[target] = Source(f"overridden by -analog_{name}", "assumed")
         return dataclasses.replace(chip, sources=sources)
 
@@ -287,6 +314,7 @@ class Chip:
         words = []
         for part, kind in PARTS.items():
             if part == "drift" and not self.drift.any:
+                words += ["cells that age does not change"] if self.drift.time else []
                 continue
             for item in dataclasses.fields(kind):
                 value = getattr(getattr(self, part), item.name)

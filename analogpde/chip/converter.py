@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from analogpde.chip.fields import check, quantity
 from analogpde.errors import InvalidInput
 
+_LEAST_CODES = 4  # two bits, as aihwkit's bound management keeps; with fewer, halving loses more than clipping does
+
 
 @dataclass(frozen=True)
 class Converter:
@@ -28,8 +30,8 @@ class Converter:
                                    low=0.0, high=0.5, ideal=True, default=None)
 
     calibrated: float | None = quantity(
-        "Full scale of the ADCs of an open-loop array, the same for all vectors: this many times its largest output "
-        "for random inputs at programming. Ideal: follows each shot.", low=0.1, high=10.0, ideal=True, default=None)
+        "ADCs only. Full scale of those of an open-loop array, the same for all vectors: this many times its largest "
+        "output for random inputs at programming. Ideal: follows each shot.", low=0.1, high=10.0, ideal=True, default=None)
 
     def __post_init__(self) -> None:
         check(self, "converter.")
@@ -41,6 +43,11 @@ class Converter:
     def codes(self) -> int:
         """Largest code, 2^(bits−1) − 1; 0 stands for an ideal converter."""
         return 0 if self.bits is None else 2 ** (self.bits - 1) - 1
+
+    @property
+    def least_part(self) -> float:
+        """Smallest part of the full scale that bound management goes down to; 0 for an ideal converter."""
+        return _LEAST_CODES / self.codes if self.codes else 0.0
 
     @property
     def rounds_only(self) -> bool:

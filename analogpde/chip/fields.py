@@ -120,7 +120,10 @@ def from_mapping(kind: type, data: Any, where: str) -> Any:
     refuse_unknown(kind, data, where)
     try:
         return kind(**data)
-    except InvalidInput as error:  # say which part of the chip it is: dac.bits, not converter.bits
+    except InvalidInput as error:
+        if not where:
+            raise
+        # say which part of the chip it is: dac.bits, not converter.bits
         raise InvalidInput(where + error.what.rpartition(".")[2], error.got, error.allowed, error.remedy) from None
     except TypeError as error:
         raise InvalidInput(where.rstrip(".") or "chip", data, str(error)) from None

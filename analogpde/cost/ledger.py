@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from operator import add, sub
+
+IDEAL_ADC_BITS = 12  # that an ideal converter is priced as
 
 
 @dataclass
@@ -36,10 +39,11 @@ class Ledger:
             gain–bandwidth product.
         inv_products: lines driven times lines read of all INV shots: the multiplications that as many products with
             stored inverses would take.
-        amplifier_settlings: lines over the slowest mode, λ_min(D⁻¹G), added up over INV shots (estimated from the probe
-            shots, from above): what the energy of the amplifiers is proportional to.
+        amplifier_settlings: lines times the time of a shot in `settling_unit`s, added up over INV shots: what the
+            energy of the amplifiers is proportional to. A settled shot takes 1/λ_min(D⁻¹G) (estimated from the probe
+            shots, from above), one of amplifiers with a bandwidth the time that they take, one read earlier that long.
         rounds: applications of a bank of tiles or arrays, one after the other, added up over ranks.
-        round_settlings: 1/λ_min of the slowest tile, added up over these rounds.
+        round_settlings: the longest shot of each of these rounds in the same units, added up.
         rank_bytes: bytes that ranks send each other in products, applications of tiles and scalar products.
     """
 
@@ -83,3 +87,12 @@ class Ledger:
     def as_dict(self) -> dict[str, float]:
         """Return the counts by name, as the report stores them."""
         return asdict(self)
+
+
+def settling_unit(bandwidth: float, bits: int | None) -> float:
+    """Return the time of a loop whose slowest mode is 1, ln 2^(b+1)/(2π GBW) to the b bits of its ADCs, s.
+
+    Args:
+        bandwidth: gain–bandwidth product, Hz. bits: None if ideal.
+    """
+    return math.log(2.0) * ((bits or IDEAL_ADC_BITS) + 1) / (2.0 * math.pi * bandwidth)

@@ -1,8 +1,9 @@
 """From counts to estimates: energy, time and area of the analog run, and of two digital ways to the same answer.
 
-The digital rivals are (1) a GPU that streams CG + GAMG from HBM, a roofline; (2) the same algorithm as the chip's, with
-the tiles replaced by products with stored inverses in 8 or 16 bits, everything in SRAM. The chip is compared with each
-on equal terms: its host, which does residuals and transfers in FP64, has the memory of the rival, HBM or SRAM.
+The digital rivals are (1) a GPU that streams CG + GAMG from HBM, or factorises a dense matrix, a roofline; (2) the same
+algorithm as the chip's, with the tiles replaced by products with stored inverses in 8 or 16 bits, everything in SRAM.
+The chip is compared with each on equal terms: its host, which does residuals and transfers in FP64, has the memory of
+the rival, HBM or SRAM.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from analogpde.cost.constants import ADC_BITS, CONSTANTS
-from analogpde.cost.ledger import Ledger
+from analogpde.cost.ledger import Ledger, settling_unit
 
 Values = Mapping[str, float]
 NOMINAL: dict[str, float] = {name: constant.value for name, constant in CONSTANTS.items()}
@@ -23,6 +24,8 @@ MEMORIES = ("hbm", "sram")
 CELL_CONDUCTANCE = 20e-6  # S, mean of a cell that is on: half of the 35–40 µS windows
 VALUE_BITS = 16  # of a value between host and tile, its share of the block exponent included
 MESSAGE = 1e-6  # s, latency between ranks
+DENSE = 0.25  # of the entries, from which on nobody would take a multigrid method
+PANEL = 64  # columns of a dense factorisation at once; three kernels each: panel, rows, the rest
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Run:
         ranks: that worked at once.
         tile: rows of a tile.
         adc_bits: of the output converters, None if ideal (then 12).
+        bandwidth: gain–bandwidth product of the chip's own amplifiers, Hz; None: that of the constants.
         gamg_flops, gamg_bytes, gamg_kernels: of CG + GAMG for all right-hand sides, if it was run; 0: modelled.
     """
 
@@ -50,20 +54,25 @@ class Run:
     ranks: int
     tile: int
     adc_bits: int | None
+    bandwidth: float | None = None
     gamg_flops: float = 0.0
     gamg_bytes: float = 0.0
     gamg_kernels: float = 0.0
 
-    @property
-    def settling(self) -> float:
-        """ln 2^(b+1): a tile settles to the bits that its converters see."""
-        return math.log(2.0) * ((self.adc_bits or 12) + 1)
+    def settling(self, values: Values) -> float:
+        """Return the time of a shot whose slowest mode is 1, s."""
+        return settling_unit(self.bandwidth or values["bandwidth"], self.adc_bits)
 
     @property
     def tiles(self) -> float:
         """Tiles in use."""
         o = self.operations
         return (o.tiles_programmed - o.tiles_reprogrammed - o.tiles_multiplexed) / max(1, self.programmings)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the matrix is one for a factorisation."""
+        return self.entries >= DENSE * self.unknowns**2
 
     @property
     def vectors(self) -> tuple[float, float]:
@@ -76,6 +85,20 @@ class Run:
         vectors = self.iterations * self.unknowns * (min(mean, 60.0) + 12.0)
         products = 3.0 * self.unknowns * o.host_flops / (2.0 * max(1, self.entries))
         return 8.0 * (vectors + products + o.dac_conversions + o.adc_conversions), 2.0 * vectors
+
+
+class Rival(NamedTuple):
+    """What a digital way to the same answers needs.
+
+    Args:
+        energy, seconds: of all solves, J and s.
+        made, making: energy and time of what is made once for each programming of the chip, J and s.
+    """
+
+    energy: float
+    seconds: float
+    made: float = 0.0
+    making: float = 0.0
 
 
 def adc_energy(bits: int | None, values: Values) -> float:
@@ -100,8 +123,8 @@ def analog_energy(run: Run, memory: str, values: Values) -> dict[str, float]:
     """Return the energy of all solves by component, J, programming apart."""
     o, v = run.operations, values
     # power V·GBW·C/merit for the time ln 2^(b+1)/(2π GBW λ): the bandwidth cancels
-    amplifier = v["supply"] * v["amplifier_load"] * run.settling / (2 * math.pi * v["amplifier_merit"])
-    slow = run.settling / (2 * math.pi * v["bandwidth"])
+    amplifier = v["supply"] * v["amplifier_load"] * settling_unit(1.0, run.adc_bits) / v["amplifier_merit"]
+    slow = run.settling(v)
     lines = o.dac_conversions + o.adc_conversions
     return {
         "amplifiers": o.amplifier_settlings * v["amplifiers"] * amplifier,
@@ -136,11 +159,8 @@ def analog_time(run: Run, memory: str, values: Values) -> dict[str, float]:
     o, v = run.operations, values
     rounds = o.rounds / run.ranks
     products = rounds * o.mvm_shots / max(1, o.mvm_shots + o.inv_shots)
-    slow = run.settling / (2 * math.pi * v["bandwidth"])
-    if o.settling_seconds > 0.0:  # the chip's own amplifiers: seconds over 1/λ, both added up over shots
-        slow = o.settling_seconds * o.dac_conversions / (o.inv_shots * o.amplifier_settlings)
     return {
-        "settling": o.round_settlings / run.ranks * slow + products * v["mvm_settling"],
+        "settling": o.round_settlings / run.ranks * run.settling(v) + products * v["mvm_settling"],
         "converters": rounds * v["adc_share"] * v["adc_time"],
         # a slice of the input settles, is converted, and the next one follows
         "multiplier": o.mvm_rounds / run.ranks * (v["mvm_settling"] + v["adc_share"] * v["adc_time"]),
@@ -157,28 +177,44 @@ def analog_area(run: Run, values: Values) -> dict[str, float]:
             "converters": run.tiles * n / v["adc_share"] * v["adc_area"]}
 
 
-def gpu(run: Run, values: Values) -> tuple[float, float]:
-    """Return energy and time of CG + GAMG on a GPU: roofline of its flops and bytes, and its launches."""
+def gpu(run: Run, values: Values) -> Rival:
+    """Return what a GPU needs: roofline of flops and bytes, and its launches.
+
+    CG + GAMG; its set-up, as that of the chip's levels, is left out. A dense matrix is factorised, once for each
+    programming, and each right-hand side takes two triangular solves.
+    """
     v = values
     flops, moved, kernels = run.gamg_flops, run.gamg_bytes, run.gamg_kernels
+    if not moved and run.dense:
+        n, sides = float(run.unknowns), run.right_hand_sides
+        solves = _on_gpu(2.0 * n**2 * sides, 8.0 * n**2 * sides, 2.0 * sides, v)
+        made = _on_gpu(2.0 / 3.0 * n**3, 16.0 * n**2, 3.0 * math.ceil(n / PANEL), v)
+        return Rival(*solves, *(run.programmings * part for part in made))
     if not moved:
-        products = run.right_hand_sides * v["gamg_iterations"] * v["gamg_work"]
-        flops, kernels = 2.0 * run.entries * products, 8.0 * products
+        iterations = run.right_hand_sides * v["gamg_iterations"]
+        products = iterations * v["gamg_work"]
+        flops = 2.0 * run.entries * products
+        kernels = iterations * (12.0 * math.log10(max(10, run.unknowns)) - 2.0)  # a level for each factor of ten
         moved = (12.0 * run.entries + 24.0 * run.unknowns) * products
-    busy = max(moved / v["hbm_bandwidth"], flops / v["gpu_rate"])
-    waiting = kernels * v["kernel"]
-    return moved * v["hbm_byte"] + flops * v["gpu_flop"] + waiting * v["gpu_idle"], busy + waiting
+    return Rival(*_on_gpu(flops, moved, kernels, v))
 
 
-def sram(run: Run, values: Values) -> tuple[float, float, float]:
-    """Return energy and time of the same algorithm with stored inverses, and the energy of making them."""
+def _on_gpu(flops: float, moved: float, kernels: float, values: Values) -> tuple[float, float]:
+    """Return energy and time."""
+    v, waiting = values, kernels * values["kernel"]
+    return (moved * v["hbm_byte"] + flops * v["gpu_flop"] + waiting * v["gpu_idle"],
+            max(moved / v["hbm_bandwidth"], flops / v["gpu_rate"]) + waiting)
+
+
+def sram(run: Run, values: Values) -> Rival:
+    """Return what the same algorithm with stored inverses needs; made are the inverses."""
     v, o = values, run.operations
     energy, seconds = host(run, "sram", values)
     products = o.inv_products
     energy += products * v["mac"] + o.rank_bytes * 8 * v["link"]
     waiting = 0.0 if run.ranks == 1 else o.rounds / run.ranks * MESSAGE
     made = run.programmings * run.tiles * (2.0 * run.tile**3 * v["inversion_flop"] + run.tile**2 * v["sram_byte"])
-    return energy, seconds + products / v["mac_rate"] + waiting, made
+    return Rival(energy, seconds + products / v["mac_rate"] + waiting, made)
 
 
 def ratios(run: Run, values: Values) -> dict[str, float]:
@@ -191,9 +227,9 @@ def ratios(run: Run, values: Values) -> dict[str, float]:
     for memory in MEMORIES:
         energy = sum(analog_energy(run, memory, values).values()) + written
         seconds = sum(analog_time(run, memory, values).values()) + programming_time(run, values)
-        rival, rival_time, made = (*gpu(run, values), 0.0) if memory == "hbm" else sram(run, values)
-        out[f"energy_{memory}"] = (rival + made) / energy if energy else math.nan
-        out[f"time_{memory}"] = rival_time / seconds if seconds else math.nan
+        rival = gpu(run, values) if memory == "hbm" else sram(run, values)
+        out[f"energy_{memory}"] = (rival.energy + rival.made) / energy if energy else math.nan
+        out[f"time_{memory}"] = (rival.seconds + rival.making) / seconds if seconds else math.nan
     return out
 
 
@@ -202,9 +238,9 @@ def break_even(run: Run, memory: str, values: Values) -> float:
 
     Infinite if a solve costs the chip more than the rival.
     """
-    rival, _, made = (*gpu(run, values), 0.0) if memory == "hbm" else sram(run, values)
-    saved = (rival - sum(analog_energy(run, memory, values).values())) / max(1, run.right_hand_sides)
-    spent = (programming_energy(run, values) - made) / max(1, run.programmings)
+    rival = gpu(run, values) if memory == "hbm" else sram(run, values)
+    saved = (rival.energy - sum(analog_energy(run, memory, values).values())) / max(1, run.right_hand_sides)
+    spent = (programming_energy(run, values) - rival.made) / max(1, run.programmings)
     if spent <= 0.0:
         return 0.0 if saved >= 0.0 else math.inf
     return spent / saved if saved > 0.0 else math.inf
@@ -245,18 +281,18 @@ def extremes(run: Run) -> dict[str, list[float]]:
 
 def estimate(run: Run) -> dict[str, Any]:
     """Return all estimates as plain data, the `cost` of a report."""
-    gpu_energy, gpu_time = gpu(run, NOMINAL)
-    sram_energy, sram_time, made = sram(run, NOMINAL)
+    rivals = {"gpu": gpu(run, NOMINAL), "sram": sram(run, NOMINAL)}
     return {
         "right_hand_sides": run.right_hand_sides,
-        "modelled_gamg": not run.gamg_bytes,
+        "modelled_gamg": not run.gamg_bytes and not run.dense,
+        "dense": run.dense,
         "energy": {memory: analog_energy(run, memory, NOMINAL) for memory in MEMORIES},
         "seconds": {memory: analog_time(run, memory, NOMINAL) for memory in MEMORIES},
         "programming": {"energy": programming_energy(run, NOMINAL), "seconds": programming_time(run, NOMINAL),
                         "pulses": run.operations.write_pulses},
         "area": analog_area(run, NOMINAL),
-        "digital": {"gpu": {"energy": gpu_energy, "seconds": gpu_time},
-                    "sram": {"energy": sram_energy, "seconds": sram_time, "set_up": made}},
+        "digital": {name: {"energy": rival.energy, "seconds": rival.seconds, "set_up": rival.made,
+                           "set_up_seconds": rival.making} for name, rival in rivals.items()},
         "ratios": ratios(run, NOMINAL),
         "ranges": extremes(run),
         "break_even": {memory: break_even(run, memory, NOMINAL) for memory in MEMORIES},

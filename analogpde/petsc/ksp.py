@@ -10,13 +10,13 @@ import numpy as np
 
 from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput
-from analogpde.options import KSP_OPTIONS
+from analogpde.options import KSP_OPTIONS, check_residual
 from analogpde.petsc import log
 from analogpde.petsc.exchange import ghost_bytes
 from analogpde.petsc.guard import carried, say
 from analogpde.petsc.judge import Judge
 from analogpde.petsc.matrix import as_aij, nullity, version
-from analogpde.petsc.options import guard_names, help_text, read, wants_help
+from analogpde.petsc.options import given, guard_names, help_text, read, wants_help
 from analogpde.petsc.register import check, function
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
@@ -25,7 +25,7 @@ from analogpde.petsc.units import Units
 from analogpde.refine.loop import Progress, make_accelerator, refine
 from analogpde.refine.modes import BLURRED, SOFT, Found, SlowModes, hidden_mode, nearly_singular
 from analogpde.refine.record import SolveRecord, Step
-from analogpde.refine.status import AT_THE_FLOOR, FLOOR, Status
+from analogpde.refine.status import AT_THE_FLOOR, FLOOR, Status, clipping, sliced_floor
 from analogpde.refine.target import CONFIRMED, FP32_RTOL, WELL_SCALED
 
 _PETSC_RTOL = 1e-5
@@ -79,6 +79,7 @@ class AnalogKSP:
         log.check_report()
         prefix = ksp.getOptionsPrefix() or ""
         self.values = read(KSP_OPTIONS, prefix)
+        check_residual(self.values, given(("ksp_analog_residual_bits",), prefix))
         if wants_help() and ksp.getComm().rank == 0:
             print(help_text("KSP analog", KSP_OPTIONS, prefix, self.values), end="")
 
@@ -167,11 +168,8 @@ class AnalogKSP:
         operations = log.reduce(comm, log.machine - before)
         advice = status.advice
         if sliced is not None:
-            floor = (f"The sliced residual ({sliced.bits} bits) differs from the true one by a backward error of "
-                     f"{judge.backward_error(system.difference):.1e}: nothing below that can be attained. ")
-            if status is Status.DIVERGED_STAGNATED:
-                floor += "Raise -ksp_analog_residual_bits, ask for less by -ksp_rtol, or use the digital residual. "
-            advice = floor + advice
+            advice = sliced_floor(status, sliced.bits, judge.backward_error(system.difference),
+                                  exact=sliced.exact) + advice
         if status is Status.DIVERGED_STAGNATED and (outside := system.outside_range()) > 0:
             advice = (f"The right-hand side has {outside:.1e} of itself in the null space, where no x reaches it: "
                       "remove that part (MatNullSpaceRemove). ") + advice
@@ -186,6 +184,8 @@ class AnalogKSP:
             advice = _SINGULAR
         elif status is Status.DIVERGED_STAGNATED and history[-1].relative_residual < FLOOR:
             advice = AT_THE_FLOOR
+        if status.code < 0:
+            advice = clipping(operations) + advice
         record = SolveRecord(
             prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,
             converged_reason=REASONS.get(reason, str(reason)), advice=advice,

@@ -83,6 +83,11 @@ class SlicedOperator:
         self._lines = self._blocks * tile
 
     @property
+    def exact(self) -> bool:
+        """Whether every slice product is read to its last digit."""
+        return self._multiplier.exact
+
+    @property
     def most(self) -> int:
         """Slices of the matrix or of the input, whichever are more."""
         return slices(self.bits, min(self._multiplier.cell_bits, self._multiplier.input_bits))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from analogpde.cost import Ledger
+
 FLOOR = 1e-13  # of ‖b‖: a residual below it is near what FP64 can form
 AT_THE_FLOOR = (
     "The residual is at the floor of FP64, but the target is not proven. Either the matrix is singular or nearly so, "
@@ -65,3 +67,34 @@ class Status(Enum):
     def advice(self) -> str:
         """What it means and what to try."""
         return self.value[1]
+
+
+def clipping(operations: Ledger) -> str:
+    """Return what to say of a solve that failed and whose outputs clipped in a third of the shots; '' if they did not.
+
+    Args:
+        operations: of the solve.
+    """
+    shots, again = operations.inv_shots, operations.inv_repeats
+    if 3 * again < max(1, shots):
+        return ""
+    return (f"{again} of {shots} shots were repeats with less input, because outputs had clipped: the ranges of the "
+            "converters do not fit. Lower -analog_dac_range, or raise -analog_adc_range or -analog_output_swing. ")
+
+
+def sliced_floor(status: Status, bits: int, error: float, *, exact: bool) -> str:
+    """Return what to say of the accuracy of a sliced residual.
+
+    Args:
+        status: how the solve ended. bits: of the residual. error: its difference from the true one, backward.
+        exact: whether every slice product of the chip's multiplier is read to its last digit.
+    """
+    said = (f"The sliced residual ({bits} bits) differs from the true one by a backward error of {error:.1e}: nothing "
+            "below that can be attained. ")
+    if status is not Status.DIVERGED_STAGNATED:
+        return said
+    if exact:
+        return said + "Raise -ksp_analog_residual_bits, ask for less by -ksp_rtol, or use the digital residual. "
+    return said + ("The multiplier's own errors are part of it, which more bits do not cure: less "
+                   "-analog_mvm_read_noise and -analog_mvm_programming_error, more -analog_mvm_adc_bits, a larger "
+                   "-ksp_rtol, or the digital residual. ")

@@ -70,7 +70,8 @@ def _cost(log: SolveLog) -> dict[str, Any] | None:
     run = Run(
         operations=summary.operations, programmings=summary.programmings, right_hand_sides=summary.count,
         iterations=summary.iterations_total, unknowns=summary.worst.unknowns, entries=summary.worst.entries,
-        ranks=log.ranks, tile=chip["tile_size"], adc_bits=chip["adc"].get("bits"))
+        ranks=log.ranks, tile=chip["tile_size"], adc_bits=chip["adc"].get("bits"),
+        bandwidth=chip.get("amplifier", {}).get("gain_bandwidth"))
     data: dict[str, Any] = plain({"prefix": prefix, **estimate(run)})
     return data
 

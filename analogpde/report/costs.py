@@ -7,7 +7,7 @@ from typing import Any
 from analogpde.cost.constants import CONSTANTS
 from analogpde.report import words
 
-RIVALS = {"hbm": ("a GPU with CG + GAMG", "gpu"), "sram": ("the same algorithm with stored inverses in SRAM", "sram")}
+RIVALS = {"hbm": "gpu", "sram": "sram"}
 CAUTION = ("Estimates from counts and a component model, not measurements of a chip; ranges: every constant at the end "
            "of its range that is worst, and best, for the chip. The time of the emulation says nothing about it.")
 
@@ -24,14 +24,16 @@ def rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("programming", f"{_unit(written['energy'], 'J')} in {_unit(written['seconds'], 's')}, "
                   f"{written['pulses']:.3g} write–verify pulses"))
     lines.append(("area", f"{1e6 * sum(cost['area'].values()):.3g} mm² of tiles: {_shares(cost['area'])}"))
-    for memory, (name, key) in RIVALS.items():
+    names = {"hbm": "a GPU with LU factors" if cost.get("dense") else "a GPU with CG + GAMG",
+             "sram": "the same algorithm with stored inverses in SRAM"}
+    for memory, key in RIVALS.items():
         digital, ratio = cost["digital"][key], cost["ratios"]
         low, high = (_times(value) for value in cost["ranges"][memory])
         modelled = ", counts modelled" if memory == "hbm" and cost["modelled_gamg"] else ""
         lines.append((f"against {key.upper()}",
-                      f"{name}{modelled}: {_unit(digital['energy'], 'J')} in {_unit(digital['seconds'], 's')}. "
-                      f"It needs {_times(ratio[f'energy_{memory}'])} the chip's energy ({low} to {high} over the "
-                      f"ranges) and {_times(ratio[f'time_{memory}'])} its time, programming included; "
+                      f"{names[memory]}{modelled}: {_unit(digital['energy'], 'J')} in "
+                      f"{_unit(digital['seconds'], 's')}. It needs {_times(ratio[f'energy_{memory}'])} the chip's "
+                      f"energy ({low} to {high} over the ranges) and {_times(ratio[f'time_{memory}'])} its time, programming included; "
                       f"{_pays(cost, memory)}"))
     weighty = [bar["constant"] for bar in cost["sensitivity"][:3]]
     lines.append(("most uncertain", "; ".join(
@@ -52,7 +54,8 @@ def _pays(cost: dict[str, Any], memory: str) -> str:
         ahead = (cost["ratios"][f"energy_{memory}"] or 0.0) > 1.0
         return "programming never pays off, as each solve costs the chip more" + (
             ": it is ahead only while few solves share the set-up" if ahead else "")
-    return f"programming pays off in energy after {max(1, round(after)):,} right-hand sides"
+    sides = max(1, round(after))
+    return f"programming pays off in energy after {sides:,} right-hand side{'s' if sides > 1 else ''}"
 
 
 def _times(value: float | None) -> str:

@@ -103,7 +103,10 @@ def read_matrix(given: Any, near: Any = None) -> System:
             raise InvalidInput("A", "a masked array", _MATRIX)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise InvalidInput("A", f"shape {tuple(shape)}" if shape else type(given).__name__, _MATRIX)
-    csr = sp.csr_matrix(values) if not sp.issparse(given) and values.dtype.kind in "biufc" else values
+    if not sp.issparse(given) and values.dtype.kind in "biufc":
+        csr = sp.csr_matrix(_numbers(values, "A", _MATRIX))  # first: SciPy has no half precision
+    else:
+        csr = values
     if not sp.issparse(csr):
         raise InvalidInput("A", f"dtype {values.dtype}", _MATRIX)
     csr = sp.csr_matrix(csr, copy=True)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from analogpde.chip import Chip, load
 from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput, ProgrammingFailed, did_you_mean
-from analogpde.options import TABLE
+from analogpde.options import TABLE, check_residual
 from analogpde.refine.loop import Progress, make_accelerator, refine
 from analogpde.refine.modes import SOFT, Found, SlowModes, hidden_mode, lost, nearly_singular, without
 from analogpde.refine.record import SolveRecord, Step
-from analogpde.refine.status import Status
+from analogpde.refine.status import Status, clipping, sliced_floor
 from analogpde.refine.target import CONFIRMED, WELL_SCALED, fp32_equivalent
 from analogpde.serial.cycle import Cycle, Settings
 from analogpde.serial.matrix import System, complex_vectors, exponent_of, read_matrix, read_vectors, real_vectors
@@ -103,6 +103,10 @@ class ProgrammedMatrix:
         given = {"accelerator": accelerator, "residual": residual, "residual_bits": residual_bits,
                  "residual_progressive": residual_progressive, "restart": restart, "stagnation": stagnation}
         how = {name: _value(name, option, given[name]) for name, option in _REFINING.items()}
+        try:
+            check_residual({f"ksp_analog_{name}": value for name, value in how.items()}, residual_bits is not None)
+        except InvalidInput as error:
+            raise InvalidInput(in_python(error.what), error.got, in_python(error.allowed), error.remedy) from None
         if rtol is not None and not (isinstance(rtol, (int, float, np.number)) and 0.0 < rtol < 1.0):
             raise InvalidInput("rtol", rtol, "a number between 0 and 1, or None for the FP32-equivalent target")
         if isinstance(max_iterations, bool) or not isinstance(max_iterations, (int, np.integer)) or max_iterations < 0:
@@ -310,8 +314,10 @@ class _Refinement:
         """Return what the convergence report is made of."""
         advice = status.advice
         if self._sliced is not None:
-            advice = (f"The sliced residual ({self._sliced.bits} bits) differs from the true one by a backward error "
-                      f"of {self._backward_error(self._gap):.1e}: nothing below that can be attained. {advice}")
+            exact = self._programmed.settings.chip.multiplier.exact
+            advice = sliced_floor(status, self._sliced.bits, self._backward_error(self._gap), exact=exact) + advice
+        if status.code < 0:
+            advice = clipping(self.operations) + advice
         last = self.history[-1]
         return SolveRecord(
             prefix="", unknowns=self._system.rows, iterations=last.iteration, converged_reason=status.name,

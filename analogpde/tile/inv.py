@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from analogpde.chip import Chip
 from analogpde.compiled import compiled
-from analogpde.cost import Ledger
+from analogpde.cost import Ledger, settling_unit
 from analogpde.errors import ProgrammingFailed
 from analogpde.tile.blocks import Blocks
 from analogpde.tile.cells import BIAS
@@ -67,7 +67,8 @@ class InvBank:
         settling: time that a shot takes, s, shape (K,). wire_error: largest error to be expected of the wires'
             approximation, relative.
         name: of the bank, which keys the noise.
-        slowness: 1/λ_min(D⁻¹G) of each tile, from above, D the row conductances with the input's; shape (K,).
+        slowness: time of a shot in units of ln 2^(b+1)/(2π GBW), b the bits of the ADCs, shape (K,): 1/λ_min(D⁻¹G),
+            from above, D the row conductances with the input's, or `settling` of amplifiers with a bandwidth.
         shared: standard deviation of the bias cells' read noise, which all entries of a row share, shape (K,); empty
             without a bias column.
     """
@@ -342,6 +343,8 @@ def program_bank(
                 chosen = np.flatnonzero(good)
                 loop = loop.select(chosen)
                 settling[done] = settling_time(loop, kept_factors, chip)
+                if chip.amplifier.gain_bandwidth is not None:
+                    slowness[done] = settling[done] / settling_unit(chip.amplifier.gain_bandwidth, chip.adc.bits)
                 wire_error = max(wire_error, float(loop.wire_error.max()))
                 if not chip.ideal_lines:
                     sampled = sampling(loop, chip)

@@ -87,7 +87,7 @@ def over_swing(volts, swing, pending, over):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def read_back(volts, scale, sign, read, codes, limit, offset, noise, full_scale, sampling, transposed, last, over,  # type: ignore[no-untyped-def]
+def read_back(volts, scale, sign, read, codes, limit, offset, noise, full_scale, sampling, transposed, least, over,  # type: ignore[no-untyped-def]
               largest, part, pending, repeats, x):
     """Turn what the loops settled to into the host's numbers, in place on x; return how many tiles shoot again.
 
@@ -95,7 +95,8 @@ def read_back(volts, scale, sign, read, codes, limit, offset, noise, full_scale,
         volts: outputs, shape (K, n); overwritten. scale, sign: of the blocks.
         read, full_scale, sampling, largest, part: see `drive`.
         codes, limit, offset, noise: of the ADCs; a limit of zero: the range follows the tile's largest output.
-        last: whether what clipped is read as it is. over: tiles that clipped before. repeats: counted up.
+        least: part of the full scale below which what clipped is read as it is. over: tiles that clipped before.
+        repeats: counted up.
     """
     n = volts.shape[1]
     work = np.empty(n)
@@ -121,7 +122,7 @@ def read_back(volts, scale, sign, read, codes, limit, offset, noise, full_scale,
             for i in range(m):
                 clipped = clipped or abs(row[i]) > 1.0
                 row[i] = min(max(row[i], -1.0), 1.0)
-        if clipped and not last:
+        if clipped and 0.5 * part[k] >= least:
             part[k] *= 0.5
             repeats[k] += 1
             again += 1

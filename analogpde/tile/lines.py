@@ -175,6 +175,7 @@ def shoot(
             volts[which], _ = saturate(matrices, lines.load[which], volts[which], swing)
         if not read_back(volts, scale, sign, read, chip.adc.codes, chip.adc.range or 0.0, lines.adc,
                          noise(chip.adc.noise, "~adc"), lines.full_scale, sampling, transposed,
-                         repeat == chip.bound_repeats, over, largest, part, pending, repeats, x):
+                         chip.dac.least_part if repeat < chip.bound_repeats else np.inf, over, largest, part, pending,
+                         repeats, x):
             break
     return repeats

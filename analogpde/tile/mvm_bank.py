@@ -249,7 +249,7 @@ class MvmBank:
             answer[pending] = got[pending]
             shots += int(pending.sum())
             conversions += [int(widths[pending].sum()), int(heights[pending].sum())]
-            pending = pending & clipped
+            pending = pending & clipped & (0.5 * part >= self.chip.dac.least_part)
             if not pending.any():
                 break
             part = np.where(pending, 0.5 * part, part)

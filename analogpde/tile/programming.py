@@ -209,7 +209,8 @@ def check_slices(bits: int, slices: int) -> None:
     """
     if bits * (slices + 1) > MOST_BITS:
         raise InvalidInput("slices", slices, f"{MOST_BITS // bits - 1} or fewer of {bits} bits",
-                           "FP64 cannot tell finer levels apart.")
+                           "FP64 cannot tell finer levels apart. Slices of the chip's cells (cell.slices) and those "
+                           "asked for (-pc_analog_slices) multiply.")
 
 
 @compiled

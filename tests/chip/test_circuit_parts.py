@@ -62,7 +62,7 @@ def test_presets_are_ideal_circuits():
 
 @pytest.mark.parametrize(("name", "value"), VALUES.items(), ids=VALUES)
 def test_override_sets_its_fields_and_survives_json(name, value):
-    with_poles = PRESETS["rram128"].replace(gain_bandwidth=1e6)
+    with_poles = PRESETS["rram128"].replace(gain_bandwidth=1e6, amplifier_gain=1e5)
     chip = with_poles.replace(**{name: value})
     for target in OVERRIDES[name]:
         part, _, attribute = target.rpartition(".")

@@ -176,3 +176,25 @@ def test_planned_lines():
     faulty = PRESETS["rram128"].replace(dead_rows=0.01, dead_columns=0.01)
     # 128 pairs, each dead with probability 0.0199: 2.5 ± 1.6, of which three deviations
     assert faulty.lines == int(128 - 2.5472 - 3 * 1.5801)
+
+
+@pytest.mark.parametrize(("name", "given", "said"), [
+    ("rram128", {"programming_error": 0.02, "programming_model": "wan2022"}, "beside -analog_programming_model"),
+    ("rram128", {"programming_model": "milo2021"}, "with cell.conductance_max of the chip 'rram128': got 4e-05"),
+    ("rram128", {"compensate_gain": True}, "-analog_compensate_gain: got True; allowed: false, while the gain"),
+])
+def test_overrides_that_contradict(name, given, said):
+    with pytest.raises(InvalidInput, match=re.escape(said)):
+        PRESETS[name].replace(**given)
+
+
+def test_an_override_takes_off_what_depends_on_it():
+    assert PRESETS["mram"].replace(programming_model=None).cell.programming_polynomial is None
+    gained = PRESETS["rram128"].replace(amplifier_gain=1e4, compensate_gain=True)
+    assert gained.amplifier.compensated
+    assert not gained.replace(amplifier_gain=None).amplifier.compensated
+
+
+def test_age_without_drift_is_said_to_be_idle():
+    assert "cells that age does not change" in PRESETS["ideal"].replace(time=1e6).summary()
+    assert "cells that age does not change" not in PRESETS["pcm"].replace(time=1e6).summary()

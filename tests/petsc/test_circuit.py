@@ -78,6 +78,12 @@ def test_settling_time_and_repeats_are_counted(solve, gallery):
     both = log.session().totals
     seconds = (both - once).settling_seconds
     assert seconds == pytest.approx(2e-6 * (both - once).inv_shots)
+    # the longest shot of a round, and the lines of every shot, in units of ln(2^9)/(2π 1 MHz)
+    unit = np.log(2**9) / (2 * np.pi * 1e6)
+    early = both - once
+    assert early.round_settlings * unit == pytest.approx(2e-6 * early.rounds)
+    # not more lines drive amplifiers than DACs drive, repeats included
+    assert early.amplifier_settlings * unit == pytest.approx(2e-6 * early.dac_conversions)
 
 
 @mpi

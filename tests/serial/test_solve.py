@@ -305,6 +305,34 @@ def test_conjugate_gradients_want_the_whole_residual():
         analogpde.solve(np.eye(3), np.ones(3), residual="sliced", residual_progressive=True, accelerator="fcg")
 
 
+def test_half_precision_is_a_number_too():
+    assert analogpde.solve(np.array([[4, 1], [1, 4]], np.float16), np.ones(2)).converged
+
+
+@pytest.mark.parametrize("given", [{"residual_bits": 20}, {"residual_progressive": True}])
+def test_settings_of_the_sliced_residual_alone(given):
+    with pytest.raises(analogpde.InvalidInput, match="nothing without residual= sliced"):
+        analogpde.solve(np.eye(3), np.ones(3), **given)
+
+
+def test_ranges_that_do_not_fit_are_solved_or_named():
+    """An ADC of a thousandth of the DAC's range: nearly every output clips, down to what bound management keeps."""
+    a, b = laplacian(12), np.random.default_rng(3).standard_normal(144)
+    chip = SMALL.replace(adc_range=1e-3, dac_range=1.0)
+    with pytest.raises(analogpde.NotConverged, match=r"the ranges of the converters do not fit\. Lower dac_range="):
+        analogpde.solve(a, b, chip=chip, max_iterations=3, throw=True)
+    result = analogpde.solve(a, b, chip=chip)
+    assert result.converged
+    assert forward_error(a, result.x, b) < FORWARD_ERROR
+
+
+def test_noise_of_the_multiplier_is_not_cured_by_bits():
+    chip = SMALL.replace(mvm_read_noise=0.01)
+    a, b = laplacian(8), np.ones(64)
+    with pytest.raises(analogpde.NotConverged, match="The multiplier's own errors are part of it"):
+        analogpde.solve(a, b, chip=chip, residual="sliced", throw=True)
+
+
 @pytest.mark.parametrize(("a", "b"), [([[1.0, 1.0], [1.0, 1.0 + 2.0**-40]], [2.0, 2.0]), (np.ones((5, 5)), np.ones(5))])
 @pytest.mark.parametrize("chip", ["pku2025", "ideal", "rram128"])
 def test_a_residual_of_zero_proves_nothing_of_a_nearly_singular_matrix(a, b, chip):

@@ -96,6 +96,15 @@ def test_what_clips_for_good_is_clipped():
     np.testing.assert_allclose(x + errors[0], np.clip(x, -0.5, 0.5), atol=1e-6)
 
 
+@pytest.mark.parametrize(("bits", "halvings"), [(4, 0), (6, 2), (8, 4), (None, 10)])
+def test_bound_management_keeps_four_codes(bits, halvings):
+    """2^(bits−1) − 1 codes, halved while four are left."""
+    bank = unit_bank(dac_range=1.0, adc_range=1e-6, **({} if bits is None else {"dac_bits": bits}))
+    ledger = bank.shoot(np.ones((4, ROWS)), 0)
+    assert ledger.inv_repeats == 4 * halvings
+    assert ledger.inv_shots == 4 * (1 + halvings)
+
+
 def test_kept_lines_alone_are_read(tools):
     blocks = tools.pack([tools.grid(4, 4)])
     bank = program_bank(blocks, IDEAL.replace(adc_offset=0.01), kept=np.array([5], np.int32))
