@@ -31,7 +31,8 @@ class Converter:
 
     calibrated: float | None = quantity(
         "ADCs only. Full scale of those of an open-loop array, the same for all vectors: this many times its largest "
-        "output for random inputs at programming. Ideal: follows each shot.", low=0.1, high=10.0, ideal=True, default=None)
+        "output for random inputs at programming. Ideal: follows each shot.", low=0.1, high=10.0, ideal=True,
+        default=None)
 
     def __post_init__(self) -> None:
         check(self, "converter.")

@@ -33,8 +33,8 @@ def rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((f"against {key.upper()}",
                       f"{names[memory]}{modelled}: {_unit(digital['energy'], 'J')} in "
                       f"{_unit(digital['seconds'], 's')}. It needs {_times(ratio[f'energy_{memory}'])} the chip's "
-                      f"energy ({low} to {high} over the ranges) and {_times(ratio[f'time_{memory}'])} its time, programming included; "
-                      f"{_pays(cost, memory)}"))
+                      f"energy ({low} to {high} over the ranges) and {_times(ratio[f'time_{memory}'])} its time, "
+                      f"programming included; {_pays(cost, memory)}"))
     weighty = [bar["constant"] for bar in cost["sensitivity"][:3]]
     lines.append(("most uncertain", "; ".join(
         f"{CONSTANTS[name].meaning} ({CONSTANTS[name].confidence})" for name in weighty if name in CONSTANTS)))
