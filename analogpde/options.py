@@ -255,6 +255,20 @@ TABLE: dict[str, Option] = {option.name: option for _, group in GROUPS for optio
 _OURS = re.compile(r"^(?P<prefix>.*?)(?P<name>(?:(?:ksp|pc)_)?analog_.+)$")
 
 
+def check_core(core: int | None, rows: int) -> None:
+    """Refuse cores that no tile holds.
+
+    Args:
+        core: unknowns asked for. rows: of the largest block that tiles solve.
+
+    Raises:
+        InvalidInput: it is larger.
+    """
+    if core is not None and core > rows:
+        raise InvalidInput("-pc_analog_core", core, f"an integer from 1 to {rows}, what tiles of this chip hold",
+                           "A patch is its core and what overlaps it: half a tile is a good core in 2-D.")
+
+
 def check_residual(values: Mapping[str, Any], bits_given: bool) -> None:
     """Refuse settings of the sliced residual where it is not the one that is formed.
 

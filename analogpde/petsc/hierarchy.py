@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from analogpde.chip import Chip
 from analogpde.cost import Ledger, TileUse
 from analogpde.errors import InvalidInput
+from analogpde.options import check_core
 from analogpde.patches.blocks import (
     add_patches,
     cut_blocks,
@@ -78,6 +79,7 @@ class Settings:
     tiles: int | None = None
 
     def __post_init__(self) -> None:
+        check_core(self.core, self.largest_block)
         if self.tiles is not None and (self.blockamc or self.coarse == "blockamc"):
             raise InvalidInput("-analog_tiles_per_rank", self.tiles, "no limit with BlockAMC",
                                "A limited chip has no arrays to spare for it: leave -analog_blockamc and "

@@ -25,7 +25,7 @@ from analogpde.petsc.units import Units
 from analogpde.refine.loop import Progress, make_accelerator, refine
 from analogpde.refine.modes import BLURRED, SOFT, Found, SlowModes, hidden_mode, nearly_singular
 from analogpde.refine.record import SolveRecord, Step
-from analogpde.refine.status import AT_THE_FLOOR, FLOOR, Status, clipping, sliced_floor
+from analogpde.refine.status import AT_THE_FLOOR, FAR_GUESS, FLOOR, Status, clipping, sliced_floor
 from analogpde.refine.target import CONFIRMED, FP32_RTOL, WELL_SCALED
 
 _PETSC_RTOL = 1e-5
@@ -184,6 +184,8 @@ class AnalogKSP:
             advice = _SINGULAR
         elif status is Status.DIVERGED_STAGNATED and history[-1].relative_residual < FLOOR:
             advice = AT_THE_FLOOR
+        elif status is Status.DIVERGED_DTOL and history[-1].iteration == 0:
+            advice = FAR_GUESS
         if status.code < 0:
             advice = clipping(operations) + advice
         record = SolveRecord(

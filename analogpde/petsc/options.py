@@ -7,9 +7,10 @@ from typing import Any
 
 from analogpde.chip import Chip, load
 from analogpde.chip.chip import OVERRIDES
-from analogpde.errors import InvalidInput, did_you_mean
+from analogpde.errors import InvalidInput, cause, did_you_mean
 from analogpde.manual import default_text
 from analogpde.options import CHIP_OPTIONS, TABLE, Option, check_names
+from analogpde.petsc.guard import say
 from analogpde.petsc.stack import PETSc
 
 UNKNOWN_TYPE = 86
@@ -99,6 +100,37 @@ def unknown_type(options: Mapping[str, str | None]) -> InvalidInput:
         "solver or preconditioner", " ".join(f"-{name} {text}" for name, text in types.items()),
         "types that this PETSc has, such as -ksp_type analog, cg, gmres, -pc_type analog, gamg, lu, jacobi",
         " ".join(filter(None, near)))
+
+
+def read_multigrid(cycle: PETSc.PC, prefix: str) -> None:
+    """Let PETSc's multigrid read its options and set it up; say which of them nobody asked for. Collective.
+
+    Args:
+        cycle: with its levels in place. prefix: of its options, `pc_analog_` included.
+
+    Raises:
+        InvalidInput: PETSc refuses one of them.
+    """
+    names = {name: text for name, text in PETSc.Options().getAll().items()
+             if name.startswith((f"{prefix}mg_", f"{prefix}pc_mg_"))}
+    try:
+        if not wants_help():  # or it would list everything that PETSc knows of a multigrid
+            cycle.setFromOptions()
+        cycle.setUp()
+    except PETSc.Error as error:
+        if not names or cause(error) is not None:
+            raise
+        said = next((line for line in str(error).splitlines()[::-1] if "() at" not in line), "")
+        raise InvalidInput(
+            "options of the multigrid", " ".join(f"-{name} {text or ''}".strip() for name, text in names.items()),
+            "what PETSc's PCMG and the KSPs and PCs in it read", f"PETSc: {said.partition('] ')[2] or said}. How many "
+            f"levels there are is the tiles' matter (-{prefix}levels); types: -{prefix}pc_mg_type multiplicative | "
+            f"additive | full | kaskade, cycles: -{prefix}pc_mg_cycle_type v | w, smoothing steps: "
+            f"-{prefix}mg_levels_ksp_max_it.") from error
+    unread = [f"-{name}" for name in names if not PETSc.Options().used(name)]
+    if unread and not wants_help():
+        say(cycle.getComm().tompi4py(), f"analogpde: {', '.join(unread)}: read by nobody. This multigrid has "
+            f"{cycle.getMGLevels()} levels: -{prefix}mg_levels_… are all but the last, -{prefix}mg_coarse_… is that.")
 
 
 def wants_help() -> bool:

@@ -18,7 +18,7 @@ from analogpde.petsc import lattice, log
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
 from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
-from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_tiles, wants_help
+from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_multigrid, read_tiles, wants_help
 from analogpde.petsc.partition import Partition
 from analogpde.petsc.recheck import LARGEST, excess, needs_a_fixed_pc
 from analogpde.petsc.stack import MPI, PETSc
@@ -332,9 +332,10 @@ class AnalogPC:
         if digital_coarse:
             levels.append(self._last_level(matrices[-1], first_tile, floating))
         elif stalled:
-            say(matrix.getComm().tompi4py(), "analogpde: no coarse level: cores of a tile of "
-                f"{settings.largest_block} are too small to coarsen this matrix. One-level Schwarz needs more "
-                "iterations the larger the problem; use a larger tile.")
+            cores, remedy = (f"a tile of {settings.largest_block}", "use a larger tile") if settings.core is None else (
+                f"{settings.core} unknowns", "leave -pc_analog_core out, or raise it")
+            say(matrix.getComm().tompi4py(), f"analogpde: no coarse level: cores of {cores} are too small to coarsen "
+                f"this matrix. One-level Schwarz needs more iterations the larger the problem; {remedy}.")
         self._describe_levels(matrices)
         programmed, cut = self.programmings + 1, self.partitionings
         self._lines.append(f"programmed {_times(programmed)}, cut into patches {_times(cut)}"
@@ -395,9 +396,7 @@ class AnalogPC:
             else:
                 inner.setType("python")
                 inner.setPythonContext(context)
-        if not wants_help():  # or -help would list everything that PETSc knows of a multigrid
-            cycle.setFromOptions()
-        cycle.setUp()
+        read_multigrid(cycle, f"{self.settings.prefix}pc_analog_")
         for depth, context in enumerate(self._levels):
             kind = cycle.getMGSmoother(count - 1 - depth).getPC().getType()
             if context is None:

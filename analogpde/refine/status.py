@@ -12,6 +12,10 @@ AT_THE_FLOOR = (
     "and the error along what it annihilates cannot be told: attach the null space (MatSetNullSpace), or set -ksp_rtol "
     "to be content with a small residual. Or the target is below that floor.")
 
+FAR_GUESS = (
+    "The initial guess leaves a residual beyond -ksp_divtol times the right-hand side, before any correction: start "
+    "from zero or from a better guess, or raise -ksp_divtol.")
+
 
 class Status(Enum):
     """An end of the outer loop: PETSc's reason (code) and a paragraph of advice."""

@@ -14,6 +14,7 @@ from scipy.sparse.linalg import splu
 from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
+from analogpde.options import check_core
 from analogpde.patches.blocks import cut_blocks, gather, scatter_cores
 from analogpde.patches.grow import SMALL_TILE, LocalMatrix, make_patches, unsymmetry
 from analogpde.patches.prolong import find_bonds, islands, tentative, tentative_rows
@@ -61,6 +62,9 @@ class Settings:
     slices: int | None
     coarse_slices: int
     coarse: str
+
+    def __post_init__(self) -> None:
+        check_core(self.core, self.largest_block)
 
     @property
     def largest_block(self) -> int:

@@ -33,6 +33,12 @@ _REFINING = {name: f"ksp_analog_{name}" for name in (
 DIVERGED = 1e4
 
 
+def _in_python(error: InvalidInput) -> InvalidInput:
+    """Return an error about an option as one about the argument that stands for it."""
+    return InvalidInput(in_python(error.what).removesuffix("="), error.got, in_python(error.allowed),
+                        in_python(error.remedy))
+
+
 def _value(name: str, option: str, given: Any) -> Any:
     """Return an argument's value, checked by the table of options; None takes the default."""
     entry = TABLE[option]
@@ -106,7 +112,7 @@ class ProgrammedMatrix:
         try:
             check_residual({f"ksp_analog_{name}": value for name, value in how.items()}, residual_bits is not None)
         except InvalidInput as error:
-            raise InvalidInput(in_python(error.what), error.got, in_python(error.allowed), error.remedy) from None
+            raise _in_python(error) from None
         if rtol is not None and not (isinstance(rtol, (int, float, np.number)) and 0.0 < rtol < 1.0):
             raise InvalidInput("rtol", rtol, "a number between 0 and 1, or None for the FP32-equivalent target")
         if isinstance(max_iterations, bool) or not isinstance(max_iterations, (int, np.integer)) or max_iterations < 0:
@@ -360,11 +366,13 @@ def program(
     if depth is None:
         needed = depth_needed(system.rows, machine.lines)
         depth = needed if system.dense and needed <= DEEPEST else 0
-    how = Settings(chip=machine, seed=key, blockamc=depth, **values)
     try:
+        how = Settings(chip=machine, seed=key, blockamc=depth, **values)
         cycle = Cycle(system.matrix, how, system.near, 2 if system.complex else 1)
     except ProgrammingFailed as error:
         raise ProgrammingFailed(in_python(str(error))) from None
+    except InvalidInput as error:
+        raise _in_python(error) from None
     return ProgrammedMatrix(system, cycle, how, time.perf_counter() - start)
 
 

@@ -63,6 +63,43 @@ def test_values_out_of_range(PETSc, solve, gallery, cause, options, name, value,
         assert f"-{prefix}{name}: got '{value}'" in text
 
 
+@pytest.mark.parametrize(("name", "value", "said"), [
+    ("pc_analog_pc_mg_levels", "9", "Number of levels requested 9"),
+    ("pc_analog_pc_mg_cycle_type", "q", 'Unknown option "q"'),
+    ("pc_analog_mg_levels_ksp_type", "nonsens", "Unable to find requested KSP type nonsens"),
+])
+def test_values_that_the_multigrid_refuses(PETSc, solve, gallery, cause, options, name, value, said):
+    text = same_end(PETSc, cause(solve, gallery.poisson(16, 15), analog_tile_size=64, **{name: value}))
+    assert f"got '-{name} {value}'" in text
+    assert said in text
+    assert "-pc_analog_pc_mg_cycle_type v | w" in text
+    options.delValue(name)
+    usable_again(solve, gallery)
+
+
+def test_options_of_the_multigrid_that_nobody_reads(PETSc, solve, gallery, options, capfd):
+    given = {"analog_tile_size": 64, "pc_analog_mg_levels_ksp_max_it": 2, "pc_analog_mg_levels_ksp_max_itt": 3}
+    solve(gallery.poisson(16, 15), **given).assert_fp32()
+    told = capfd.readouterr().err
+    if PETSc.COMM_WORLD.rank == 0:
+        assert "-pc_analog_mg_levels_ksp_max_itt: read by nobody. This multigrid has" in told
+        assert "max_it," not in told
+
+
+def test_a_core_that_no_tile_holds(PETSc, solve, gallery, cause):
+    text = same_end(PETSc, cause(solve, gallery.poisson(16, 15), analog_tile_size=64, pc_analog_core=65))
+    assert "-pc_analog_core: got 65; allowed: an integer from 1 to 64" in text
+    solve(gallery.poisson(16, 15), analog_tile_size=64, pc_analog_core=65, analog_blockamc=1).assert_fp32()
+
+
+def test_a_guess_that_is_far_off(solve, gallery):
+    from analogpde.petsc import session
+
+    done = solve(gallery.poisson(6, 6), start=np.full(36, 1e30))
+    assert (done.reason, done.iterations) == (-4, 0)
+    assert "start from zero" in session().solves[""].worst.advice
+
+
 @pytest.mark.parametrize(("typed", "meant"), [
     ("pc_analog_cor", "-pc_analog_core"), ("ksp_analog_acelerator", "-ksp_analog_accelerator"),
     ("analog_chpi", "-analog_chip"), ("heat_pc_analog_level", "-heat_pc_analog_levels"),
