@@ -39,7 +39,7 @@ def cause(error: BaseException) -> AnalogError | None:
 
 
 def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
-    """Return 'Did you mean …?' for the known word nearest to `word`, or an empty string.
+    """Return 'Did you mean …?' for the known word nearest to `word`, or an empty string if none, or no single one, is.
 
     Args:
         word: what was written.
@@ -56,5 +56,6 @@ def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> s
         return -round(difflib.SequenceMatcher(None, other, word).ratio(), 2), -begin
 
     near = sorted(difflib.get_close_matches(word, words, n=3, cutoff=likeness), key=unlike)
-    found = longer or near
+    tied = len(near) > 1 and unlike(near[0]) == unlike(near[1])  # tc3: tc2, tc5 or tc6
+    found = longer or ([] if tied else near)
     return f"Did you mean {found[0]}?" if found else ""

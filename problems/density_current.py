@@ -22,7 +22,7 @@ from __future__ import annotations
 import csv
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def plan(run: Run) -> Plan:
                              for count, length in zip(cells, case.size, strict=True)):
         width, height = case.size
         raise InvalidInput("-resolution", resolution, f"cells of -degree times this that fill {width:g} m × {height:g} "
-                           "m, two at least", f"Take {case.resolution:g}, or a half or a quarter of it.")
+                           "m, two at least", nearest(resolution * run["degree"], case.size, run["degree"]))
     t_end = run["t_end"] or case.t_end
     wanted = run["dt"] or 0.9 * COURANT_LIMIT * resolution / case.speed
     steps = count_steps(t_end, wanted)
@@ -149,6 +149,26 @@ def plan(run: Run) -> Plan:
     viscosity = case.viscosity if run["viscosity"] is None else run["viscosity"]
     return Plan(case, run["degree"], resolution, (cells[0], cells[1]), t_end / steps, steps,
                 Atmosphere(case.theta, viscosity, run["equations"]))
+
+
+def nearest(cell: float, size: tuple[float, float], degree: int) -> str:
+    """Return the nearest resolutions whose cells fill the domain, of those that are easily typed.
+
+    Args:
+        cell: size of the cells that was asked for, m.
+        size: of the domain, m.
+        degree: of the elements.
+    """
+    side = math.gcd(*(int(length) for length in size))
+    wanted = min(max(side / cell, 2.0), 1e6)
+
+    def typed(counts: Iterable[int]) -> float | None:
+        """Return the first resolution of so many cells along `side` that four digits write."""
+        return next((found for found in (side / (count * degree) for count in counts)
+                     if float(f"{found:.4g}") == found), None)
+
+    near = (typed(range(math.floor(wanted), 1, -1)), typed(range(math.ceil(wanted), 10**7)))
+    return f"Take {' or '.join(f'{found:g}' for found in dict.fromkeys(near) if found is not None)}."
 
 
 class Record:
@@ -331,7 +351,8 @@ def draw(run: Run, record: Record, path: Path) -> None:
                      colours="Blues_r" if straka else "YlOrRd", across=not straka, mirror=not straka)
 
 
-SCRIPT = Script("density_current", __doc__, OPTIONS, solve, {"degree": 2, "n": None})
+SCRIPT = Script("density_current", __doc__, OPTIONS, solve, {"degree": 2, "n": None},
+                ("temperature_", "vorticity_", "poisson_"))
 main = SCRIPT.main
 
 if __name__ == "__main__":

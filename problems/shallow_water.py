@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ CHECKPOINT = "checkpoint.npz"
 CLOSURE = ("upwind", "closure", "viscosity")  # options that a run cannot change on its way
 # Depth errors of a run at least as long and fine as the table in docs/problems.md: see there.
 TC2_TOLERANCE = {3: (5e-6, 3e-5), 4: (4e-7, 3e-6)}
+
+_SHOWS = re.compile("monitor|view|reason|report")  # options that print
 
 LOST = 2.0  # times the advective CFL up to which a step is stable: nothing comes back from there
 
@@ -156,6 +159,12 @@ def plan(run: Run) -> Plan:
                 raise InvalidInput(f"-{option}", run[option], f"{meta[option]}, as in the checkpoint")
         if steps < meta["step"]:
             raise InvalidInput("-days", t_end / DAY, f"at least {meta['step'] * dt / DAY:g}, where the checkpoint is")
+        if not math.isclose(steps * dt, t_end, rel_tol=1e-9):
+            run.say(f"{t_end / DAY:g} days are no multiple of the checkpoint's dt, {dt:g} s: {steps * dt / DAY:.9g} "
+                    f"days, {steps} steps, are simulated.")
+        if changed := _changed(run, meta):
+            run.say(f"The run goes on with other solves than it began with ({', '.join(changed)}): it is right to "
+                    "their accuracy, not bit for bit.")
     elif run["dt"] is None:
         dt = multistep.default_step(case.speed, RADIUS * smallest_height(level), degree, t_end)
         steps = round(t_end / dt)
@@ -227,7 +236,7 @@ class Simulation:
         if self.run["restart"]:
             model.restore(fields)
             shots = todo.meta["shots"]
-            if todo.meta["ranks"] == self.run.comm.size and todo.meta["options"] == _tile_options(self.run):
+            if not any(text.startswith("ranks") or "analog" in text for text in _changed(self.run, todo.meta)):
                 for prefix, counts in shots.items():
                     model.systems[prefix].shots = counts
         else:
@@ -247,7 +256,7 @@ class Simulation:
             "case": name, "rotation": rotation, "initial": initial, "reference_depth": model.reference,
             "initial_hash": _hash(run, Path(initial)) if initial else "",
             "bounds": model.bounds, **self.closure,
-            "ranks": run.comm.size, "shots": shots, "options": _tile_options(run)})
+            "ranks": run.comm.size, "shots": shots, "options": _solver_options(run)})
 
     def advance(self) -> None:
         """Take a step, and add the new state to the series.
@@ -334,9 +343,18 @@ class Simulation:
                     title=f"{self.todo.case.title}, day {self.step * self.todo.dt / DAY:g}", south=self.todo.case.south)
 
 
-def _tile_options(run: Run) -> dict[str, str]:
-    """Return PETSc's options of the run: tiles that shall draw the same noise must be the same."""
-    return {name: text for name, text in sorted(run.log.options.items()) if "analog" in name}
+def _solver_options(run: Run) -> dict[str, str]:
+    """Return PETSc's options of the run that its numbers depend on."""
+    return {name: text for name, text in sorted(run.log.options.items())
+            if any(part in name for part in ("ksp_", "pc_", "analog")) and not _SHOWS.search(name)}
+
+
+def _changed(run: Run, meta: dict[str, Any]) -> list[str]:
+    """Return in words what makes the solves others than those that a checkpoint comes from."""
+    before, now = meta["options"], _solver_options(run)
+    ranks = [f"ranks: {meta['ranks']} → {run.comm.size}"] if meta["ranks"] != run.comm.size else []
+    return ranks + [f"-{name}: {before.get(name, 'none')} → {now.get(name, 'none')}"
+                    for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
 
 def solve(run: Run) -> None:
@@ -448,7 +466,7 @@ def answer(simulation: Simulation) -> None:
         run.answer("amplitude of the wave over that at the start", last["wave_amplitude"] / first["wave_amplitude"])
 
 
-SCRIPT = Script("shallow_water", __doc__, OPTIONS, solve, {"degree": 2})
+SCRIPT = Script("shallow_water", __doc__, OPTIONS, solve, {"degree": 2}, ("poisson_", "mass_", "helmholtz_"))
 main = SCRIPT.main
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ def draw(model: BarotropicVorticity, difference: fem.Function, time: float, path
                    title=f"Rossby–Haurwitz wave 4, day {time / DAY:g}")
 
 
-SCRIPT = Script("vorticity", __doc__, OPTIONS, solve, {"degree": 2, "dt": 1800.0})
+SCRIPT = Script("vorticity", __doc__, OPTIONS, solve, {"degree": 2, "dt": 1800.0}, ("poisson_", "mass_"))
 main = SCRIPT.main
 
 if __name__ == "__main__":

@@ -103,6 +103,14 @@ def test_choices(option):
         option.parse(near)
 
 
+def test_of_words_that_are_equally_near_none_is_meant():
+    option = Option("case", "choice", "tc2", "A case.", choices=("tc2", "tc5", "tc6", "galewsky"))
+    with pytest.raises(InvalidInput, match=r"tc2 \| tc5 \| tc6 \| galewsky\.$"):
+        option.parse("tc3")
+    with pytest.raises(InvalidInput, match="Did you mean galewsky"):
+        option.parse("galewski")
+
+
 @pytest.mark.parametrize(("word", "value"), [("", True), ("1", True), ("Yes", True), ("off", False), ("false", False)])
 def test_flags(word, value):
     assert Option("analog_test", "flag", False, "A flag.").parse(word) is value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +35,7 @@ COMMON = {
 """The options that every problem script understands, with the defaults of most."""
 
 _OPTION = re.compile(r"^-(?P<name>[A-Za-z_].*)$")
+_PREFIXED = re.compile(r"^(?P<prefix>[A-Za-z]+_)(?P<rest>(?:ksp|pc|analog)_.+)$")
 _FLAG_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 
 
@@ -106,6 +107,29 @@ def _refuse_misspelt(name: str, known: Mapping[str, Option]) -> None:
     # PETSc has thousands of options: only a word of nearly the same length is taken for ours.
     if abs(len(candidate) - len(name)) <= 1 and candidate[0] == name[0]:
         raise InvalidInput("unknown option", f"-{name}", "those that -help lists", f"Did you mean -{candidate}?")
+
+
+def check_prefixes(names: Iterable[str], prefixes: Sequence[str]) -> None:
+    """Refuse a solver's option whose prefix is one slip away from one of the script's.
+
+    Args:
+        names: options left for PETSc, without the dash.
+        prefixes: of the script's systems.
+
+    Raises:
+        InvalidInput: with the option that was meant.
+    """
+    for name in names:
+        match = _PREFIXED.match(name)
+        if match is None or match["prefix"] in prefixes:
+            continue
+        # PETSc has prefixes of its own (mg_levels_, sub_): none is so much like one of ours
+        stems = [prefix.rstrip("_") for prefix in prefixes]
+        near = did_you_mean(match["prefix"].rstrip("_").lower(), stems, likeness=0.75)
+        if near:
+            meant = near.removeprefix("Did you mean ").removesuffix("?")
+            raise InvalidInput("unknown option", f"-{name}", f"the prefixes {', '.join(prefixes)} or none",
+                               f"Did you mean -{meant}_{match['rest']}?")
 
 
 def help_text(script: str, purpose: str, known: Mapping[str, Option]) -> str:

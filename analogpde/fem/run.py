@@ -18,7 +18,7 @@ from petsc4py import PETSc
 from analogpde.cost.ledger import Ledger
 from analogpde.errors import AnalogError, InvalidInput
 from analogpde.fem import picture
-from analogpde.fem.arguments import help_text, on_root, parse, prepare_folder, table
+from analogpde.fem.arguments import check_prefixes, help_text, on_root, parse, prepare_folder, table
 from analogpde.fem.output import FieldWriter, NoWriter
 from analogpde.fem.progress import Progress
 from analogpde.fem.system import LinearSystem
@@ -198,6 +198,7 @@ class Script:
         options: its own options.
         solve: solves the problem and fills in the report. Collective.
         defaults: defaults of common options that differ here.
+        prefixes: of the options of its systems, where it has several.
     """
 
     name: str
@@ -205,6 +206,7 @@ class Script:
     options: tuple[Option, ...]
     solve: Callable[[Run], None]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    prefixes: Sequence[str] = ()
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run as a program and return the exit code. Collective.
@@ -249,6 +251,7 @@ class Script:
                     print(help_text(self.name, self.purpose, known))
                 return Outcome(OK, "", {}, log)
             check_names(rest)
+            check_prefixes(rest, self.prefixes)
             with _database(rest, known) as wanted:
                 reports = on_root(comm, lambda: targets(wanted)) if wanted else []
                 folder = values["out"] or f"results/{self.name}"

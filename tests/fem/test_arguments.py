@@ -6,7 +6,7 @@ pytest.importorskip("analogpde.petsc.stack", exc_type=ImportError)
 
 from analogpde.errors import AnalogError, InvalidInput
 from analogpde.fem import _for_petsc
-from analogpde.fem.arguments import help_text, on_root, parse, prepare_folder, table
+from analogpde.fem.arguments import check_prefixes, help_text, on_root, parse, prepare_folder, table
 from analogpde.options import Option
 
 KNOWN = table((Option("shift", "real", 0.0, "A number of either sign."),), {"degree": 2})
@@ -56,6 +56,12 @@ def test_bad_words_are_named_with_what_is_allowed(argv, said):
 @pytest.mark.parametrize("name", ["h", "v", "info", "log_view", "ksp_rtol", "ksp_view", "mat_type"])
 def test_what_is_petscs_is_left_to_petsc(name):
     assert name in parse([f"-{name}"], KNOWN)[1]
+
+
+@pytest.mark.parametrize("name", ["poisson_ksp_type", "mg_levels_ksp_type", "sub_pc_type", "mass_mg_levels_ksp_type",
+                                  "esteig_ksp_max_it", "ksp_analog_restart", "mat_mumps_icntl_14", "eps_tol"])
+def test_prefixes_of_petsc_and_of_the_script_pass(name):
+    check_prefixes([name], ("poisson_", "mass_", "st_"))
 
 
 def test_help_lists_every_option_once_with_its_default():

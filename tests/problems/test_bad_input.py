@@ -23,6 +23,12 @@ BAD = [
     ("poisson", "-ksp_analog_resdual sliced", "-ksp_analog_residual"),
     ("poisson", "-analog_chip nonsense", "rram128"),
     ("poisson", "-analog_report report.pdf", ".html"),
+    ("poisson", "-poison_ksp_type cg -ksp_type nonsense", "nonsense"),  # no prefixes, so the first is PETSc's affair
+    ("vorticity", "-possion_ksp_type cg", "Did you mean -poisson_ksp_type?"),
+    ("schrodinger", "-sst_pc_type lu", "Did you mean -st_pc_type?"),
+    ("density_current", "-vortcity_ksp_rtol 1e-3", "Did you mean -vorticity_ksp_rtol?"),
+    ("density_current", "-case bubble -resolution 100", "Take 125 or 62.5."),
+    ("density_current", "-resolution 1e5", "Take 1600."),
     ("heat", "-n 8", "own mesh"),
     ("heat", "-dt -1", "-dt"),
     ("heat", "-t_end 0", "-t_end"),

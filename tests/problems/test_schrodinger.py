@@ -41,6 +41,21 @@ def test_levels_of_the_oscillator_on_tiles(problem, method):
 
 
 @pytest.mark.mpi
+def test_a_box_that_cuts_states_off_is_told(problem, comm, capsys):
+    name, level = "relative fall of a level in a box 10 % wider", "level 0"
+    argv = "-n 12 -quadrant -states 1 -method inverse_iteration -box"
+    energies = []
+    for box in (1.0, 1.1, 5.5):
+        outcome = run(problem, f"{argv} {box}")
+        energies.append((outcome.result(level), outcome.result(name)))
+        assert comm.bcast("Take a larger -box" in capsys.readouterr().out) == (box < 2)
+    # The trapezoidal rule for d(ln E)/d(ln side) between the first two; it varies little there, −2 being that of V = 0
+    fall = 5 * math.log(1.1) * (energies[0][1] + energies[1][1])
+    assert math.log(energies[0][0] / energies[1][0]) == pytest.approx(fall, rel=0.01)
+    assert energies[2][1] < 1e-6
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize("chip", ["rram128", "pku2025"])
 def test_a_level_to_better_than_a_millionth_on_tiles(problem, chip):
     # Degree 4, error c h^8; with FP64 solves 1.9e-7. Solves to two digits are enough for corrections.
