@@ -69,5 +69,9 @@ def _read(path: Path) -> list[dict[str, float]]:
         # A kill may have left half a row at the end, never before the last flush.
         return [{name: int(text) if text.isdigit() else float(text) for name, text in row.items()}
                 for row in found if None not in row.values()]
+    except FileNotFoundError:
+        raise InvalidInput("-restart", str(path), "a folder with the run's table beside its checkpoint",
+                           f"Put {path.name} back, or begin anew from the checkpoint's state: -initial "
+                           "CHECKPOINT.npz -out ANOTHER_FOLDER.") from None
     except (OSError, ValueError, TypeError) as problem:
         raise InvalidInput("-restart", str(path), "a table that can be read", f"{problem}.") from None

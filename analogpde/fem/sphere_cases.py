@@ -7,6 +7,7 @@ initial-value problem for testing numerical models of the global shallow-water e
 
 from __future__ import annotations
 
+import ast
 import math
 import runpy
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.errors import InvalidInput
+from analogpde.errors import InvalidInput, did_you_mean
 
 RADIUS = 6.37122e6  # m
 OMEGA = 7.292e-5  # 1/s, rotation of the Earth
@@ -28,6 +29,10 @@ NAMES = ("tc2", "tc5", "tc6", "galewsky", "galewsky_balanced")
 
 Field = Callable[[NDArray, NDArray], NDArray]
 """A function of longitude (−π to π) and latitude in radians, arrays of one shape."""
+
+FIELDS = ("vorticity", "depth", "divergence", "mountain", "planetary")
+SETTINGS = ("days", "speed", "title")
+"""What a file of the user's may define: functions, the first two needed, and numbers or text."""
 
 WAVE_NUMBER = 4
 WAVE = 7.848e-6  # 1/s, ω and K of test case 6
@@ -193,14 +198,16 @@ def from_file(path: Path) -> Case:
     """
     try:
         names = runpy.run_path(str(path))
+        used = {node.id for node in ast.walk(ast.parse(path.read_bytes()))
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     except (Exception, SystemExit) as problem:
         raise InvalidInput("-initial", str(path), "a Python file that runs",
                            f"{type(problem).__name__}: {problem}") from None
-    for name in ("vorticity", "depth"):
+    _refuse_misspelt(path, names, used)
+    for name in FIELDS[:2]:
         if not callable(names.get(name)):
             raise InvalidInput("-initial", str(path), f"a Python file that defines {name}(longitude, latitude)")
-    known = ("vorticity", "depth", "divergence", "mountain", "planetary")
-    fields: dict[str, Any] = {name: _checked(path, name, names[name]) for name in known if callable(names.get(name))}
+    fields: dict[str, Any] = {name: _checked(path, name, names[name]) for name in FIELDS if callable(names.get(name))}
     numbers: dict[str, Any] = {}
     for name, default in (("days", 5.0), ("speed", 100.0)):
         value = names.get(name, default)
@@ -208,6 +215,20 @@ def from_file(path: Path) -> Case:
             raise InvalidInput(f"-initial {path}, {name}", value, "a number above 0")
         numbers[name] = float(value)
     return Case(str(names.get("title", path.stem)), **fields, **numbers)
+
+
+def _refuse_misspelt(path: Path, names: dict[str, Any], used: set[str]) -> None:
+    """Raise if a name of a user's file is nearly one that is understood and missing; helpers begin with an underscore.
+
+    Numbers and text that the file uses itself, such as `day = 86400`, are no mistakes; functions may be.
+    """
+    for name, value in names.items():
+        own = getattr(value, "__module__", None) == names["__name__"] if callable(value) else (
+            isinstance(value, int | float | str) and name not in used)
+        missing = [other for other in (FIELDS if callable(value) else SETTINGS) if other not in names]
+        if own and not name.startswith("_") and (near := did_you_mean(name.lower(), missing, likeness=0.75)):
+            raise InvalidInput(f"-initial {path}", name, f"{', '.join((*FIELDS, *SETTINGS))}; names of helpers begin "
+                               "with _", near)
 
 
 def _checked(path: Path, name: str, function: Field) -> Field:

@@ -75,3 +75,25 @@ def test_files_that_say_too_little_are_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InvalidInput, match="-initial"):
         sphere_cases.from_file(path)
+
+
+STATE = "import math\n\ndef vorticity(x, y): return 0 * x\n\ndef depth(x, y): return 8000 + 0 * x\n"
+
+
+@pytest.mark.parametrize(("text", "meant"), [
+    (STATE.replace("vorticity", "vortcity"), "vorticity"), (STATE + "def mountian(x, y): return x", "mountain"),
+    (STATE + "Days = 3", "days"), (STATE + "titel = 'x'", "title")])
+def test_names_that_are_nearly_ours_are_refused(tmp_path, text, meant):
+    path = tmp_path / "state.py"
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match=f"Did you mean {meant}"):
+        sphere_cases.from_file(path)
+
+
+def test_helpers_and_names_that_are_there_are_no_mistakes(tmp_path):
+    path = tmp_path / "state.py"
+    path.write_text(STATE + "from math import dist as divergense\ndef depth0(x, y): return x\n"
+                    "def _montain(x): return x\ndef coriolis(y): return y\nday = 86400\n"
+                    "days = 3 * day / day\nspeed = 5\nspeeds = [1]\n")
+    case = sphere_cases.from_file(path)
+    assert (case.days, case.speed) == (3.0, 5.0)
