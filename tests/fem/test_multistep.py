@@ -3,6 +3,7 @@ import pytest
 
 pytest.importorskip("analogpde.fem", exc_type=ImportError)
 
+import basix
 import ufl
 from dolfinx import fem
 
@@ -35,6 +36,63 @@ def test_the_upwinding_keeps_the_limit_and_half_as_much_again_would_not(degree):
     steps = np.linspace(0, multistep.STABLE, 12)
     assert max(multistep.upwinded(a, UPWIND, degree) for a in steps) < 1 + 1e-7
     assert multistep.upwinded(multistep.STABLE, 1.5 * UPWIND, degree) > 1.01
+
+
+def bloch_waves(degree, phases):
+    """Return (phases, 3, 3, dofs, dofs) the products of φ, ∂φ/∂x and ∂φ/∂y on equilateral triangles of height 1.
+
+    Args:
+        degree: 1 or 2.
+        phases: (count, 2), of the Bloch waves from one vertex to the next along two edges.
+    """
+    points, weights = basix.make_quadrature(basix.CellType.triangle, 2 * degree)
+    element = basix.create_element(basix.ElementFamily.P, basix.CellType.triangle, degree)
+    values = element.tabulate(1, points)[..., 0]
+    edges = np.array([[1, 0], [0.5, np.sqrt(0.75)]]).T / np.sqrt(0.75)
+    a, b = np.exp(1j * np.transpose(phases))
+    one, total = np.ones_like(a), 0
+    # An upright triangle and its inverse, corners then edges: the kind of unknown and the wave's phase there
+    for turned, nodes in ((1, [(0, one), (0, a), (0, b), (3, one), (2, one), (1, one)]),
+                          (-1, [(0, a * b), (0, b), (0, a), (3, one), (2, a), (1, b)])):
+        gradient = np.einsum("dx,dqn->xqn", np.linalg.inv(turned * edges), values[1:])
+        unknowns = np.zeros((len(a), values.shape[2], 1 if degree == 1 else 4), complex)
+        for node in range(values.shape[2]):
+            kind, phase = nodes[node]
+            unknowns[:, node, kind] = phase
+        fields = np.einsum("aqn,knd->kaqd", np.concatenate([values[:1], gradient]), unknowns)
+        weight = weights * abs(np.linalg.det(edges))
+        total = total + np.einsum("kaqi,q,kbqj->kabij", fields.conj(), weight, fields)
+    return total
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_diffusion_across_the_flow_keeps_the_limit_and_twice_as_much_would_not(degree):
+    turns = 2 * np.pi * np.arange(12) / 12
+    products = bloch_waves(degree, [(p, q) for p in turns for q in turns[:7]])  # the rest are complex conjugates
+    mass = products[:, 0, 0]
+
+    def growth(advective, angle, share, factor=1.0):
+        """Return the largest amplification where a share σ of the closure is that of subscales; all depths equal."""
+        along, across = np.array([[0, np.cos(angle), np.sin(angle)], [0, -np.sin(angle), np.cos(angle)]])
+        cells = advective / multistep.ADVECTION[degree]
+        most = multistep.VISCOUS / multistep.DIFFUSION[degree] ** 2
+        advection = np.einsum("kbij,b->kij", products[:, 0], along)
+        stiff, cross = (np.einsum("kabij,a,b->kij", products, e, e) for e in (along, across))
+        resolved = advection.conj().transpose(0, 2, 1) @ np.linalg.solve(mass, advection)
+        slow = -np.linalg.solve(mass, cells * advection + cells * UPWIND / (2 * degree) * (stiff - share**2 * resolved)
+                                + (1 - share) * factor * min(cells / (2 * degree), most) * cross)
+        rates = np.linalg.eigvals(slow).ravel()
+        step = np.zeros((len(rates), 3, 3), complex)
+        step[:, 0] = np.outer(rates, multistep.EXPLICIT)
+        step[:, 0, 0] += 1
+        step[:, 1, 0] = step[:, 2, 1] = 1
+        return np.abs(np.linalg.eigvals(step)).max()
+
+    # By symmetry flows at 0 to 30 degrees are all there are. Below 0.1 the whole time scale acts, above the cap.
+    flows = [(a, angle, share) for a in (0.05, 0.1, 0.2, 0.4, multistep.STABLE)
+             for angle in np.radians([0, 7.5, 15, 22.5, 30]) for share in (0.0, 0.5, 1.0)]
+    assert max(growth(*flow) for flow in flows) < 1 + 1e-7
+    assert growth(multistep.STABLE, 0.0, 0.0, factor=2.0) > 1.01
 
 
 def test_crank_nicolson_with_adams_bashforth_is_not_stable():
