@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import datetime
 import json
+import math
 import os
 import re
 import subprocess
@@ -28,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the tree that this script is in, installed or not
 
 from results_table import commit  # noqa: E402
-from weather_cases import CASES, SOLVERS, Case  # noqa: E402
+from weather_cases import CASES, HAURWITZ, OVER_CONVERGED, SOLVERS, Case  # noqa: E402
 
 DATA, PAGE, IMAGES = ROOT / "docs" / "weather.json", ROOT / "docs" / "weather.md", ROOT / "docs" / "images"
 
@@ -143,6 +145,10 @@ def physics(case: Case, runs: dict[str, dict[str, Any]]) -> str:
         lines.append(["tiles programmed after the first step", "0",
                       *["" if value is None or solver == "FP64" else f"{value:.0f}"
                         for solver, value in zip(SOLVERS, again, strict=True)]])
+    walls = [runs.get(solver, {}) for solver in SOLVERS]
+    if case.wall and any("wall" in entry for entry in walls):
+        lines.append(["wall time, s (ranks)", case.wall,
+                      *[f"{entry['wall']:,.0f} ({entry['ranks']})" if "wall" in entry else "" for entry in walls]])
     return table(lines)
 
 
@@ -166,7 +172,9 @@ def work(data: dict[str, dict[str, dict[str, Any]]]) -> str:
         runs = data.get(name, {})
         for i, solver in enumerate(s for s in SOLVERS if "answers" in runs.get(s, {})):
             entry = runs[solver]
-            step, digital = seconds_per_step(entry), seconds_per_step(runs.get("FP64", {}))
+            beside = runs.get("FP64", {})
+            step = seconds_per_step(entry)
+            digital = seconds_per_step(beside) if beside.get("ranks") == entry.get("ranks") else None
             solved = sum(solve["seconds"] for solve in entry["solves"].values())
             share = entry["seconds_assemble"] / (entry["seconds_assemble"] + solved)
             lines.append([case.title if i == 0 else "", f"{entry['unknowns']:,}" if i == 0 else "",
@@ -179,8 +187,6 @@ def work(data: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 def orders(data: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Return the orders of convergence of TC2."""
-    import math
-
     lines = [["order of l2(h)", "asked for", *SOLVERS]]
     for coarse, fine in (("tc2-L2", "tc2-L3"), ("tc2-L3", "tc2-L4"), ("tc2-L2", "tc2-L4")):
         cells = []
@@ -210,6 +216,46 @@ def closures(data: dict[str, dict[str, dict[str, Any]]]) -> str:
         if any(cells):
             lines.append([words, *cells])
     return table(lines) if len(lines) > 1 else ""
+
+
+SPEEDS = (("tc6-L2-bounded", "level 2"), ("tc6-L3", "level 3"), ("tc6-L3-half", "level 3, half the time step"),
+          ("tc6-L4", "level 4"), ("tc6-L4-half", "level 4, half the time step"))
+
+
+def converged_speed(data: dict[str, dict[str, dict[str, Any]]]) -> float | None:
+    """Return where the speeds of TC6's wave on levels 2, 3 and 4 go, by Aitken's extrapolation; None without them."""
+    found = [data.get(name, {}).get("FP64", {}).get("answers", {}).get("rotation of the wave")
+             for name in ("tc6-L2-bounded", "tc6-L3", "tc6-L4")]
+    if None in found:
+        return None
+    coarse, middle, fine = found
+    return fine - (fine - middle) ** 2 / ((fine - middle) - (middle - coarse))
+
+
+def with_speeds(data: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return a copy of the data in which the answers of TC6 have the speed over the converged one."""
+    data, limit = copy.deepcopy(data), converged_speed(data)
+    for runs in data.values():
+        for entry in runs.values():
+            if limit and "rotation of the wave" in entry.get("answers", {}):
+                entry["answers"][OVER_CONVERGED] = entry["answers"]["rotation of the wave"] / limit - 1
+    return data
+
+
+def speeds(data: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return how fast TC6's wave turns by level and time step, FP64 solves."""
+    lines = [["TC6, 7 days", "rotation of the wave, °/day", "over the converged", "amplitude of wave 4, of the first"]]
+    for name, words in SPEEDS:
+        found = data.get(name, {}).get("FP64", {}).get("answers", {})
+        if OVER_CONVERGED in found:
+            lines.append([words, f"{found['rotation of the wave']:.4f}", f"{found[OVER_CONVERGED]:+.3%}",
+                          f"{found['amplitude of the wave over that at the start']:.3f}"])
+    limit = converged_speed(data)
+    if limit is None:
+        return ""
+    lines += [["converged: levels 2, 3, 4 extrapolated", f"{limit:.4f}", "", ""],
+              ["nondivergent (Haurwitz)", f"{HAURWITZ:.4f}", f"{HAURWITZ / limit - 1:+.1%}", "1"]]
+    return table(lines)
 
 
 INTRODUCTION = """# Weather on programmed tiles
@@ -244,8 +290,15 @@ SPHERE = """## Shallow water on the sphere
 
 Williamson et al., Journal of Computational Physics 102 (1992) 211–224: TC2 is steady, so its error is known; TC5 is
 flow over a mountain; TC6 a Rossby–Haurwitz wave. Galewsky, Scott and Polvani, Tellus 56A (2004) 429–440: an unstable
-jet.
+jet. Figures of other models stand where a source of theirs could be read; for TC2 there was none.
 [Shallow water](shallow_water.md) says how it is computed.
+"""
+
+SPEED = """### Speed of the Rossby–Haurwitz wave
+
+By FP64 solves, from a line through the longitudes of the crests of wave 4 at all steps. The exact wave of the
+nondivergent equation turns by (R (3 + R) ω − 2 Ω)/((1 + R) (2 + R)); with a free surface it is slower, and not steady.
+The reference is therefore this model's own: where the speeds of levels 2, 3 and 4 go.
 """
 
 CLOSURES = """### Closures
@@ -267,7 +320,7 @@ together, with the compilation of forms.
 def page(data: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Return the page."""
     example = f"mpirun -n 2 python {command(CASES['straka-100'], 'rram128')}"
-    parts = [INTRODUCTION.format(example=example)]
+    parts, data = [INTRODUCTION.format(example=example)], with_speeds(data)
     groups = {"density_current": DENSITY, "shallow_water": SPHERE}
     for script, text in groups.items():
         names = [name for name in data if name in CASES and CASES[name].script == script and CASES[name].section]
@@ -291,6 +344,8 @@ def page(data: dict[str, dict[str, dict[str, Any]]]) -> str:
                 parts.append(f"![{case.title}](images/{image(name).name})\n")
         if script == "shallow_water" and orders(data):
             parts += ["### Order of convergence\n", orders(data) + "\n"]
+        if script == "shallow_water" and speeds(data):
+            parts += [SPEED, speeds(data) + "\n"]
         if script == "shallow_water" and closures(data):
             parts += [CLOSURES, closures(data) + "\n"]
     parts += [WORK, work(data)]

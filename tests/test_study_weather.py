@@ -54,6 +54,23 @@ def test_orders_are_those_of_the_errors(study):
     assert "| L2 → L3 |  | 3.00 |" in study.orders(data) and "| L2 → L4 | ≥ 3 | 2.00 |" in study.orders(data)
 
 
+def test_the_speed_of_the_wave_is_compared_with_where_the_levels_go(study):
+    def entry(speed):
+        answers = {"rotation of the wave": speed, "amplitude of the wave over that at the start": 1.0}
+        return {"FP64": {"wall": 2400.4, "ranks": 2, "edition": 4, "answers": answers}}
+
+    # Errors of 0.8, 0.1 and 0.0125 of a wave of 11.2: of third order
+    data = {name: entry(11.2 + error) for name, error in (("tc6-L2-bounded", 0.8), ("tc6-L3", 0.1), ("tc6-L4", 0.0125))}
+    assert study.converged_speed(data) == pytest.approx(11.2, abs=1e-9)
+    assert f"| level 3 | 11.3000 | {0.1 / 11.2:+.3%} | 1.000 |" in study.speeds(study.with_speeds(data))
+    case = study.CASES["tc6-L3"]
+    assert f"| asked for within 2 % | {0.1 / 11.2:+.2%} |" in study.physics(case, study.with_speeds(data)["tc6-L3"])
+    del data["tc6-L2-bounded"]
+    assert study.converged_speed(data) is None and study.speeds(study.with_speeds(data)) == ""
+    jet = {"FP64": {"wall": 2400.4, "ranks": 2}}
+    assert "| wall time, s (ranks) | asked for ≤ 2,700 | 2,400 (2) |" in study.physics(study.CASES["galewsky-L5"], jet)
+
+
 def test_what_has_a_result_is_not_run_again(study, monkeypatch):
     made = []
 
