@@ -353,7 +353,7 @@ def _changed(run: Run, meta: dict[str, Any]) -> list[str]:
     """Return in words what makes the solves others than those that a checkpoint comes from."""
     before, now = meta["options"], _solver_options(run)
     ranks = [f"ranks: {meta['ranks']} → {run.comm.size}"] if meta["ranks"] != run.comm.size else []
-    return ranks + [f"-{name}: {before.get(name, 'none')} → {now.get(name, 'none')}"
+    return ranks + [f"-{name}: {before.get(name, 'default')} → {now.get(name, 'default')}"
                     for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
 
