@@ -37,6 +37,13 @@ class _ForgivingCache:
             pass
 
 
+@cache
+def _tell_a_person() -> None:
+    """Say once what the wait is for, if somebody sits at the terminal."""
+    if sys.stderr.isatty():
+        print("analogpde: compiling tile kernels, once; they are kept for the next runs", file=sys.stderr, flush=True)
+
+
 class _Vectorising:
     """A Numba compiler that turns straight-line code into vector instructions, which Numba leaves off by default.
 
@@ -51,6 +58,7 @@ class _Vectorising:
 
     def compile(self, *arguments: Any, **keywords: Any) -> Any:
         """Compile with the SLP vectoriser."""
+        _tell_a_person()
         config: Any = numba.config
         before = config.SLP_VECTORIZE
         config.SLP_VECTORIZE = 1

@@ -62,7 +62,8 @@ def as_markdown() -> str:
         "Options of the KSP and the PC take the solver's prefix: with the prefix `flow_`, "
         "`-flow_ksp_analog_residual_bits 30`. Options of the chip hold for every solver; with a prefix, for that one. "
         "The value `none` stands for the ideal: no such error, or infinitely many bits. "
-        "A mistyped name is refused with the nearest one that exists.",
+        "A mistyped name is refused with the nearest one that exists; of PETSc's own below `-pc_analog_mg_` and "
+        "`-pc_analog_pc_mg_`, those that no solver reads are named on the terminal.",
     ]
     for title, group in GROUPS:
         lines += ["", f"## {title}", "", "| option | allowed | default | what it does |", "| --- | --- | --- | --- |"]

@@ -109,3 +109,15 @@ def test_a_cache_that_fails_later_is_forgiven(kernel_folder, tmp_path, monkeypat
     monkeypatch.setattr(kernel.total._cache._cache, "load_overload", full)
     assert kernel.total(np.ones(3)) == 3.0
     del sys.modules["kernel"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_person_is_told_what_the_wait_is_for(monkeypatch, capsys, terminal):
+    from analogpde import compiled as module
+
+    module._tell_a_person.cache_clear()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    for _ in range(2):
+        compiled(lambda x: x + 1.0)(2.0)  # new each time
+    assert capsys.readouterr().err.count("compiling tile kernels, once") == terminal
+    module._tell_a_person.cache_clear()
