@@ -256,7 +256,9 @@ class AnalogKSP:
             return Status.DIVERGED_NANORINF
         # a zero right-hand side has a zero answer; relative to it no other guess would ever be good enough
         values = np.ldexp(x.array_r, -units.solution) if judge.b_norm > 0 else np.zeros(x.getLocalSize())
-        accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"])
+        weight = ksp.getPC().getPythonContext().weight(system.transposed) if ksp.getPC().getType() == "analog" else None
+        accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"],
+                                       weight)
 
         def test(progress: Progress) -> Status | None:
             # a monitor or a program's test may ask the KSP for its solution

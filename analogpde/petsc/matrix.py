@@ -25,6 +25,11 @@ def nullity(matrix: PETSc.Mat) -> int:
     return int(space.hasConstant()) + len(space.getVecs()) if space.handle else 0
 
 
+def has_near_null(matrix: PETSc.Mat) -> bool:
+    """Tell whether the program attached a near-null space or a null space."""
+    return bool(matrix.getNearNullSpace().handle or matrix.getNullSpace().handle)
+
+
 def near_null_vectors(matrix: PETSc.Mat) -> NDArray[np.float64]:
     """Return what the matrix all but annihilates, on the owned rows, shape (owned, k). Collective.
 

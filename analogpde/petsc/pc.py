@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analogpde.chip import load
 from analogpde.cost import Ledger, TileUse
@@ -15,15 +16,16 @@ from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.patches.rules import LARGEST_COMPLEXITY, STALLED
 from analogpde.patches.smooth import Rows
 from analogpde.petsc import lattice, log
+from analogpde.petsc.balance import Balance, balanced
+from analogpde.petsc.describe import describe_levels
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
-from analogpde.petsc.matrix import as_aij, galerkin, near_null_vectors, nullity, refuse_zero_diagonal
+from analogpde.petsc.matrix import as_aij, galerkin, has_near_null, near_null_vectors, nullity, refuse_zero_diagonal
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_multigrid, read_tiles, wants_help
 from analogpde.petsc.partition import Partition
 from analogpde.petsc.recheck import LARGEST, excess, needs_a_fixed_pc
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
-from analogpde.tile.settling import bits_of
 from analogpde.tile.sharing import Budget
 
 _NO_FAILURE = PETSc.PC.FailedReason.NOERROR
@@ -75,6 +77,7 @@ class AnalogPC:
         self._multigrid: PETSc.PC | None = None
         self._levels: list[Any] = []
         self._owned: list[PETSc.Mat] = []
+        self._balance: Balance | None = None
         self._partitions: list[Partition] = []
         self._fingerprint: tuple[bytes, bytes] | None = None
         self._lines: list[str] = []
@@ -164,6 +167,16 @@ class AnalogPC:
         self._apply(pc, x, y, transposed=True)
 
     def _apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec, *, transposed: bool) -> None:
+        if self._balance is None:
+            self._cycle_once(pc, x, y, transposed=transposed)
+        else:
+            self._cycle_once(pc, self._balance.into(x, transposed=transposed), self._balance.answer,
+                             transposed=transposed)
+            self._balance.out_of(x, y, transposed=transposed)
+        self._ways.add(transposed)
+        log.machine.add(self._host)
+
+    def _cycle_once(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec, *, transposed: bool) -> None:
         if self._multigrid is not None:
             (self._multigrid.applyTranspose if transposed else self._multigrid.apply)(x, y)
             if self._multigrid.getFailedReason() != _NO_FAILURE:
@@ -174,8 +187,6 @@ class AnalogPC:
             (level.correct_transposed if transposed else level.correct)(x, y)
         else:
             raise ProgrammingFailed("no matrix is on the tiles: the last set-up failed.")
-        self._ways.add(transposed)
-        log.machine.add(self._host)
 
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Warn of a KSP whose residual norm is not the true one when the preconditioner varies."""
@@ -227,6 +238,10 @@ class AnalogPC:
         """How soft the coarsest operator is (`analogpde.refine.modes.softness`); 0 if that is not known."""
         last = self._levels[-1] if self._levels else None
         return last.softness if isinstance(last, CoarsestTile) else 0.0
+
+    def weight(self, transposed: bool) -> NDArray[np.float64] | None:
+        """Return what equations of different size are to be multiplied by, this rank's; None if they are alike."""
+        return None if self._balance is None else self._balance.weight(transposed)
 
     @property
     def shots(self) -> list[int]:
@@ -291,6 +306,9 @@ class AnalogPC:
         self._levels = levels
         first_tile = 0
         near = near_null_vectors(matrix)
+        self._balance = balanced(matrix, near, attached=has_near_null(matrix))
+        if self._balance is not None:
+            matrices, near, own = [self._balance.matrix], self._balance.near, None
         budget = Budget(settings.chip.working_tiles(settings.tiles)) if settings.tiles is not None else None
         digital_coarse = stalled = False
         while True:
@@ -336,7 +354,15 @@ class AnalogPC:
                 f"{settings.core} unknowns", "leave -pc_analog_core out, or raise it")
             say(matrix.getComm().tompi4py(), f"analogpde: no coarse level: cores of {cores} are too small to coarsen "
                 f"this matrix. One-level Schwarz needs more iterations the larger the problem; {remedy}.")
-        self._describe_levels(matrices)
+        self._lines = describe_levels(matrices, levels, settings)
+        self.tile_use = tile_use(matrix.getComm().tompi4py(), levels, settings.tiles)
+        if self.tile_use is not None:
+            hint = ""
+            if self.tile_use.shared == 0 and lattice.attached(matrix) is None:
+                hint = "; patches of a uniform mesh are alike only if the matrix has coordinates (docs: Method)"
+            self._lines.insert(-2, f"{self.tile_use}{hint}")
+        if self._balance is not None:
+            self._lines.append(self._balance.words)
         programmed, cut = self.programmings + 1, self.partitionings
         self._lines.append(f"programmed {_times(programmed)}, cut into patches {_times(cut)}"
                            + (": partition re-used" if cut < programmed else ""))
@@ -419,63 +445,6 @@ class AnalogPC:
         sent = 2 * sum(8 * level.seen.ghosts + level.sent for level in self._levels[: len(prolongations)])
         self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries, rank_bytes=sent)
 
-    def _describe_levels(self, matrices: list[PETSc.Mat]) -> None:
-        """Keep the lines of `describe`. Collective."""
-        entries = [matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"] for matrix in matrices]
-        comm = matrices[0].getComm().tompi4py()
-        self._lines = []
-        blockamc = self.settings.blockamc
-        noun = f"patches by BlockAMC on up to {4**blockamc} arrays" if blockamc else "tiles"
-        for depth, context in enumerate(self._levels):
-            size = matrices[depth].getSize()[0]
-            fill = f"{entries[depth] / max(1, size):.1f} entries a row"
-            ranks = comm.allreduce(int(matrices[depth].getLocalSize()[0] > 0))
-            where = f" on {ranks} of {comm.size} ranks" if comm.size > 1 else ""
-            if isinstance(context, Smoother):
-                lines = comm.allreduce(context.bank.lines)
-                shift = comm.allreduce(context.bank.shift * context.bank.count) / max(1, context.tiles)
-                self._lines.append(
-                    f"level {depth}: {size} unknowns, {fill}, {context.tiles} {noun}{where}, mean core "
-                    f"{size / max(1, context.tiles):.0f}, mean patch {lines / max(1, context.tiles):.0f}, shift "
-                    f"{shift:.3g}")
-            elif context is None:
-                self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, digital LU on every rank")
-            else:
-                tile = self.settings.chip.tile_size
-                where = f"BlockAMC on {4**context.depth} arrays of {tile}" if context.depth else "one tile"
-                self._lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, {where}")
-        complexity = sum(entries) / max(1.0, entries[0])
-        self.tile_use = tile_use(comm, self._levels, self.settings.tiles)
-        if self.tile_use is not None:
-            hint = ""
-            if self.tile_use.shared == 0 and lattice.attached(matrices[0]) is None:
-                hint = "; patches of a uniform mesh are alike only if the matrix has coordinates (docs: Method)"
-            self._lines.append(f"{self.tile_use}{hint}")
-        self._lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
-        self._lines.append(self._health(comm))
-
-    def _health(self, comm: MPI.Comm) -> str:
-        """Return what probe shots of all tiles of all levels have shown. Collective."""
-        banks = [context.bank for context in self._levels if context is not None]
-        smallest = comm.allreduce(min((bank.smallest for bank in banks), default=np.inf), op=MPI.MIN)
-        delta = comm.allreduce(max((bank.delta for bank in banks), default=0.0), op=MPI.MAX)
-        again = comm.allreduce(sum(bank.programmed.tiles_reprogrammed for bank in banks))
-        line = (f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
-                f"{1 / smallest:.2g} times), read noise δ = {delta:.2g} (limit 1), {again} tiles programmed again")
-        chip = self.settings.chip
-        if chip.amplifier.gain_bandwidth is not None:
-            slowest = comm.allreduce(max((bank.slowest for bank in banks), default=0.0), op=MPI.MAX)
-            if chip.amplifier.settle_time is None:
-                line += f"; the slowest tile settles to {bits_of(chip)} bits in {slowest:.3g} s"
-            else:
-                line += f"; read after {slowest:.3g} s"
-        if not chip.wire.ideal:
-            error = comm.allreduce(max((bank.wire_error for bank in banks), default=0.0), op=MPI.MAX)
-            words = "exactly" if error == 0 else f"to an estimated {error:.1g}" if np.isfinite(error) else (
-                "approximately, beyond where the estimate holds")
-            line += f"; wires eliminated {words}"
-        return line
-
     def _free(self, *, partitions: bool = True) -> None:
         if self._multigrid is not None:
             self._multigrid.destroy()
@@ -485,6 +454,9 @@ class AnalogPC:
                 context.free()
         for matrix in self._owned:
             matrix.destroy()
+        if self._balance is not None:
+            self._balance.free()
+            self._balance = None
         self._levels, self._owned, self._fingerprint = [], [], None
         self.tile_use = None
         self._lines = []

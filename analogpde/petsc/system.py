@@ -80,7 +80,7 @@ class System:
         modes: SlowModes | None = None, progressive: bool = False, units: Units = USERS,
     ) -> None:
         self._matrix, _ = ksp.getOperators()
-        self._transposed = transposed
+        self.transposed = transposed
         self._pc = ksp.getPC()
         self._b, self._units = b, units
         self._right = b.array_r if not units.right else np.ldexp(b.array_r, -units.right)
@@ -109,7 +109,7 @@ class System:
 
     def _apply(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         self._in.array[:] = x
-        (self._matrix.multTranspose if self._transposed else self._matrix.mult)(self._in, self._out)
+        (self._matrix.multTranspose if self.transposed else self._matrix.mult)(self._in, self._out)
         log.machine.add(self._host)
         return self._scaled(self._out.array_r)
 
@@ -140,7 +140,7 @@ class System:
     def correct(self, residual: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the PC's answer without null-space components, those that nobody attached included. Collective."""
         self._in.array[:] = residual
-        (self._pc.applyTranspose if self._transposed else self._pc.apply)(self._in, self._out)
+        (self._pc.applyTranspose if self.transposed else self._pc.apply)(self._in, self._out)
         if self._space is not None:
             self._space.remove(self._out)
         if self._units.matrix:
@@ -149,7 +149,7 @@ class System:
 
     def slow_error(self, residual: NDArray[np.float64]) -> float:
         """Return the norm of the error along near-null vectors. Collective."""
-        return self._modes.error(residual, self._transposed) if self._modes is not None else 0.0
+        return self._modes.error(residual, self.transposed) if self._modes is not None else 0.0
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum over ranks. Collective."""
@@ -161,10 +161,12 @@ class System:
         return total
 
     def symmetric(self) -> bool:
-        """Tell whether uᵀAv = vᵀAu for two fixed vectors without structure. Collective."""
+        """Tell whether uᵀAv = vᵀAu for two random vectors. Collective.
+
+        Waves would not do: what a coefficient that varies smoothly does to them adds up to nothing.
+        """
         begin, end = self._in.getOwnershipRange()
-        index = np.arange(begin, end, dtype=np.float64)
-        u, v = np.cos(12.9898 * index + 0.3), np.sin(78.233 * index + 1.1)
+        u, v = np.random.default_rng(begin).standard_normal((2, end - begin))
         image = self._apply(u).copy()
         sums = self.sum(np.array([v @ image, u @ self._apply(v), np.abs(v) @ np.abs(image)]))
         # rounding is below 1e-13 of Σ|v||Au|; an unsymmetric matrix of practical interest is far above

@@ -111,7 +111,10 @@ SLOW = 0.1
 
 
 class FlexibleGmres:
-    """FGMRES(m) (Saad 1993): minimises ‖b − A x‖ over the corrections of one cycle.
+    """FGMRES(m) (Saad 1993): minimises ‖W (b − A x)‖ over the corrections of one cycle.
+
+    W, one number a row, is for equations of different size: of those of a large size a small error of x leaves more
+    than ‖b‖, and as long as it does, no correction lowers a norm that takes all rows alike.
 
     The tiles see the orthonormal basis vectors, not the residual. GCR, which shows them the residual, was tried
     and dropped: where a noisy correction cannot lower the residual norm at once, the residual does not
@@ -120,8 +123,9 @@ class FlexibleGmres:
 
     exact_projection = True  # A Z = V H holds for whatever Z the tiles gave
 
-    def __init__(self, size: int, restart: int) -> None:
+    def __init__(self, size: int, restart: int, weight: Vector | None = None) -> None:
         self._gain, self._smallest, self._norm = 0.0, math.inf, 0.0
+        self._weight = weight
         self._restart = restart
         self._v = np.empty((0, size))
         self._z = np.empty((0, size))
@@ -142,12 +146,17 @@ class FlexibleGmres:
     def target(self, system: LinearSystem, residual: Vector) -> Vector:
         """Return the next basis vector; a new cycle begins with the residual."""
         if self._used == 0:
+            residual = self._weighted(residual)
             self._beta = math.sqrt(float(system.sum(np.array([residual @ residual]))[0]))
             self._reserve(1, residual.size)
             self._v[0] = residual / self._beta if self._beta > 0 else 0.0
             self._hessenberg = np.zeros((self._restart + 1, self._restart))
             self._added = np.zeros(residual.size)
-        return np.asarray(self._v[self._used] * self._beta)
+        wanted = self._v[self._used] * self._beta
+        return np.asarray(wanted if self._weight is None else wanted / self._weight)
+
+    def _weighted(self, residual: Vector) -> Vector:
+        return residual if self._weight is None else self._weight * residual
 
     def update(self, system: LinearSystem, residual: Vector, correction: Vector) -> Vector | Status:
         """Return the difference between the new and the last minimiser of this cycle."""
@@ -156,7 +165,7 @@ class FlexibleGmres:
         j = self._used
         self._reserve(j + 2, correction.size)
         z = correction / self._beta
-        w = system.multiply(z)
+        w, residual = self._weighted(system.multiply(z)), self._weighted(residual)
         before = 0.0
         for sweep in range(2):  # classical Gram–Schmidt twice is as orthogonal as modified (Giraud et al. 2005)
             sums = system.sum(np.concatenate((self._v[: j + 1] @ w, [w @ w])))
@@ -282,9 +291,9 @@ class FlexibleConjugateGradients:
 class ConjugateGradientsFirst:
     """Flexible CG, and FGMRES from the step on where a symmetric matrix turns out to be indefinite."""
 
-    def __init__(self, size: int, restart: int) -> None:
+    def __init__(self, size: int, restart: int, weight: Vector | None = None) -> None:
         self._inner: Accelerator = FlexibleConjugateGradients(size, restart)
-        self._size, self._restart = size, restart
+        self._size, self._restart, self._weight = size, restart, weight
 
     @property
     def exact_projection(self) -> bool:
@@ -304,20 +313,25 @@ class ConjugateGradientsFirst:
         """Return the step of the method in charge."""
         step = self._inner.update(system, residual, correction)
         if step is Status.DIVERGED_INDEFINITE:
-            self._inner = FlexibleGmres(self._size, self._restart)
+            self._inner = FlexibleGmres(self._size, self._restart, self._weight)
             self._inner.target(system, residual)  # the same vector that the correction was made for
             step = self._inner.update(system, residual, correction)
         return step
 
 
-def make_accelerator(name: str, size: int, restart: int) -> Accelerator:
-    """Return the accelerator of an option value; `auto` is for a symmetric matrix."""
+def make_accelerator(name: str, size: int, restart: int, weight: Vector | None = None) -> Accelerator:
+    """Return the accelerator of an option value; `auto` is for a symmetric matrix.
+
+    Args:
+        size: unknowns of this rank. restart: directions kept. weight: of the residual's rows, for FGMRES; None: all
+            alike.
+    """
     if name == "auto":
-        return ConjugateGradientsFirst(size, restart)
+        return ConjugateGradientsFirst(size, restart, weight)
     if name == "none":
         return PlainRefinement()
     if name == "fgmres":
-        return FlexibleGmres(size, restart)
+        return FlexibleGmres(size, restart, weight)
     if name == "fcg":
         return FlexibleConjugateGradients(size, restart)
     raise InvalidInput("accelerator", name, "auto | none | fgmres | fcg")

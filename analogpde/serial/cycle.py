@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.options import check_core
+from analogpde.patches.balance import SPREAD, left, look, slope, uneven, votes, words
 from analogpde.patches.blocks import cut_blocks, gather, scatter_cores
 from analogpde.patches.grow import SMALL_TILE, LocalMatrix, make_patches, unsymmetry
 from analogpde.patches.prolong import find_bonds, islands, tentative, tentative_rows
@@ -189,6 +191,50 @@ class DigitalCoarse:
         return self._solve(residual), Ledger()
 
 
+@dataclass(frozen=True)
+class Balance:
+    """S = R M C, as `analogpde.petsc.balance.Balance`; lone: 1/diagonal of what the host solves, else 0."""
+
+    whole: sp.csr_matrix
+    matrix: sp.csr_matrix
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+    lone: NDArray[np.float64]
+    near: NDArray[np.float64]
+    words: str
+
+    def correct(self, solve: Callable[[NDArray[np.float64]], NDArray[np.float64]], residual: NDArray[np.float64],
+                ) -> NDArray[np.float64]:
+        """Return the answer of M from that of S, `solve`."""
+        alone = self.lone * residual
+        given = residual - self.whole @ alone if self.lone.any() else residual
+        return np.asarray(self.columns * solve(self.rows * given) + alone)
+
+
+def balanced(matrix: sp.csr_matrix, near: NDArray[np.float64], *, attached: bool) -> Balance | None:
+    """Return a matrix balanced, or None where that changes little. Arguments as of `analogpde.petsc.balance`."""
+    diagonal, whole = np.abs(matrix.diagonal()), (matrix.indptr, matrix.indices, matrix.data)
+    low, high, lone = uneven(whole, diagonal, 0)
+    if not lone and high <= SPREAD * low:
+        return None
+    transposed = sp.csr_matrix(matrix.T)
+    transposed.sort_indices()
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    moved = matrix.data * diagonal[matrix.indices] / diagonal[row]
+    found = look(whole, (transposed.indptr, transposed.indices, transposed.data), moved, 0)
+    t = slope(found.sums, found.ends)
+    if t is None and not found.odd:
+        return None
+    rows, columns = found.diagonals(t)
+    scaled = matrix.copy()
+    scaled.data *= rows[row] * columns[matrix.indices]
+    theirs = near / columns[:, None]
+    if not attached and votes(left(scaled @ theirs, theirs), left(scaled @ near, near)) > 0:
+        theirs = near
+    alone = np.where(found.odd & (found.lone != 1.0), 1.0 / matrix.diagonal(), 0.0)
+    return Balance(matrix, scaled, rows, columns, alone, theirs / np.abs(theirs).max(axis=0), words(t, found.odd))
+
+
 class Cycle:
     """A matrix on tiles: one tile, BlockAMC, Schwarz or a multigrid of it, as the sizes and the settings ask.
 
@@ -197,10 +243,15 @@ class Cycle:
         settings: how.
         near: near-null vectors, shape (rows, k).
         block: unknowns of a node, which is never cut.
+        symmetric: whether the matrix is. attached: whether the user gave the near-null vectors.
     """
 
-    def __init__(self, matrix: sp.csr_matrix, settings: Settings, near: NDArray[np.float64], block: int) -> None:
+    def __init__(self, matrix: sp.csr_matrix, settings: Settings, near: NDArray[np.float64], block: int, *,
+                 symmetric: bool, attached: bool) -> None:
         self._settings = settings
+        self._balance = None if symmetric else balanced(matrix, near, attached=attached)
+        if self._balance is not None:
+            matrix, near = self._balance.matrix, self._balance.near
         self._matrices = [matrix]
         self._prolongations: list[sp.csr_matrix] = []
         self._levels: list[Whole | Smoother | DigitalCoarse] = []
@@ -268,10 +319,17 @@ class Cycle:
         last = self._levels[-1]
         return last.softness if isinstance(last, Whole) else 0.0
 
+    @property
+    def weight(self) -> NDArray[np.float64] | None:
+        """What equations of different size are to be multiplied by; None if they are alike."""
+        return None if self._balance is None else self._balance.rows
+
     def correct(self, residual: NDArray[np.float64]) -> tuple[NDArray[np.float64], Ledger]:
         """Return d ≈ A⁻¹ residual: one V(1,1) cycle, and what it took."""
         ledger = Ledger() + self._host
-        return self._descend(residual, 0, ledger), ledger
+        if self._balance is None:
+            return self._descend(residual, 0, ledger), ledger
+        return self._balance.correct(lambda given: self._descend(given, 0, ledger), residual), ledger
 
     def _descend(self, residual: NDArray[np.float64], depth: int, ledger: Ledger) -> NDArray[np.float64]:
         level = self._levels[depth]
@@ -309,6 +367,8 @@ class Cycle:
         smallest, delta = min(bank.smallest for bank in banks), max(bank.delta for bank in banks)
         lines.append(f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
                      f"{1 / smallest:.2g} times), read noise δ = {delta:.2g} (limit 1)")
+        if self._balance is not None:
+            lines.append(self._balance.words)
         if self.digital_parts:
             lines.append(f"PARTLY DIGITAL: {self.digital_parts}")
         return "\n".join(lines)

@@ -283,7 +283,8 @@ class _Refinement:
             if self._rtol is None and self._b_norm > 0.0:
                 self._modes = self._programmed.slow_modes(self, name)
                 self._searched, self.operations = self.operations, Ledger()
-            status = refine(self, x, make_accelerator(name, x.size, self._how["restart"]), test=self._test,
+            accelerator = make_accelerator(name, x.size, self._how["restart"], self._cycle.weight)
+            status = refine(self, x, accelerator, test=self._test,
                             max_iterations=max_iterations, stagnation=self._how["stagnation"],
                             confirm=CONFIRMED if self._system.spread > WELL_SCALED else None)
         if not self.history:
@@ -368,7 +369,8 @@ def program(
         depth = needed if system.dense and needed <= DEEPEST else 0
     try:
         how = Settings(chip=machine, seed=key, blockamc=depth, **values)
-        cycle = Cycle(system.matrix, how, system.near, 2 if system.complex else 1)
+        cycle = Cycle(system.matrix, how, system.near, 2 if system.complex else 1,
+                      symmetric=system.symmetric, attached=near_null is not None)
     except ProgrammingFailed as error:
         raise ProgrammingFailed(in_python(str(error))) from None
     except InvalidInput as error:
