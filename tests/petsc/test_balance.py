@@ -49,8 +49,8 @@ def test_a_smooth_scale_of_rows_over_four_decades(solve, gallery, accelerator):
     plain = solve(a, ksp_analog_accelerator=accelerator)
     assert done.reason > 0
     assert exact(done, whole) < 2.0**-23
-    # 1e-4 of the right-hand side in most rows: one and a half digits an iteration, three for four decades
-    assert done.iterations <= plain.iterations + 5
+    # most rows have 1e-4 of the right-hand side: twelve digits to go in place of eight, at the same rate
+    assert done.iterations <= 1.5 * plain.iterations + 2
 
 
 def test_changed_values_and_reset(solve, gallery, PETSc):
