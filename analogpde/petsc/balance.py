@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from analogpde.patches.balance import SPREAD, Scales, left, look, slope, uneven, votes, words
 from analogpde.petsc.guard import together
 from analogpde.petsc.lattice import COORDINATES
+from analogpde.petsc.matrix import unit_columns
 from analogpde.petsc.stack import MPI, PETSc
+from analogpde.refine.modes import without_structure
 
 SYMMETRIC = 1e-10  # ‖(M − Mᵀ)z‖/‖Mz‖ for a random z that is rounding
 
@@ -46,8 +48,7 @@ class Balance:
         if not attached and comm.allreduce(votes(left(_times(self.matrix, self.near), self.near),
                                                  left(_times(self.matrix, near), near))) > 0:
             self.near = near
-        largest = comm.allreduce(np.abs(self.near).max(axis=0, initial=0.0), op=MPI.MAX)
-        self.near = self.near / np.maximum(largest, 1e-300)
+        self.near = unit_columns(comm, self.near)
 
     def weight(self, transposed: bool) -> NDArray[np.float64]:
         """Return R, or C, on this rank."""
@@ -130,7 +131,7 @@ def _symmetric(matrix: PETSc.Mat) -> bool:
         return bool(symmetric)
     z, forth = matrix.createVecs()
     begin, end = matrix.getOwnershipRange()
-    z.array[:] = 1.0 + np.random.default_rng(begin).random(end - begin)
+    z.array[:] = without_structure(begin, end - begin)
     back = forth.duplicate()
     matrix.mult(z, forth)
     matrix.multTranspose(z, back)

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput
@@ -42,6 +43,12 @@ _SINGULAR = (
     "(MatSetNullSpace), and remove from the right-hand side what no x reaches (MatNullSpaceRemove with the null space "
     "of the transpose): that is what the residual stops at.")
 _MESSAGES_PER_PREFIX = 3
+
+
+def _weight(ksp: PETSc.KSP, transposed: bool = False) -> NDArray[np.float64] | None:
+    """Return what equations of different size are to be multiplied by; None if they are alike, or nobody knows."""
+    pc = ksp.getPC()
+    return pc.getPythonContext().weight(transposed) if pc.getType() == "analog" else None
 
 
 class AnalogKSP:
@@ -216,7 +223,7 @@ class AnalogKSP:
         found, shots = None, log.machine.inv_shots
         if ksp.getPC().getType() == "analog" and not nullity(matrix) and self._soft(ksp, b, host, units):
             found = self._search(ksp, b, host, units)
-        modes = slow_modes(matrix, norm, units, found)
+        modes = slow_modes(matrix, norm, units, found, _weight(ksp))
         self._modes = (version(matrix), modes)
         return modes, int(ksp.getComm().tompi4py().allreduce(log.machine.inv_shots - shots))
 
@@ -256,9 +263,8 @@ class AnalogKSP:
             return Status.DIVERGED_NANORINF
         # a zero right-hand side has a zero answer; relative to it no other guess would ever be good enough
         values = np.ldexp(x.array_r, -units.solution) if judge.b_norm > 0 else np.zeros(x.getLocalSize())
-        weight = ksp.getPC().getPythonContext().weight(system.transposed) if ksp.getPC().getType() == "analog" else None
         accelerator = make_accelerator(self._accelerator(ksp, system), values.size, self.values["ksp_analog_restart"],
-                                       weight)
+                                       _weight(ksp, system.transposed))
 
         def test(progress: Progress) -> Status | None:
             # a monitor or a program's test may ask the KSP for its solution

@@ -45,10 +45,14 @@ def near_null_vectors(matrix: PETSc.Mat) -> NDArray[np.float64]:
         vectors.insert(0, np.ones(end - begin))
     if not vectors:
         return (np.arange(begin, end)[:, None] % block == np.arange(block)).astype(float)
-    out = np.stack(vectors, axis=1)
-    largest = np.zeros(out.shape[1])
-    matrix.getComm().tompi4py().Allreduce(np.abs(out).max(axis=0, initial=0.0), largest, MPI.MAX)
-    return out[:, largest > 0] / largest[largest > 0]
+    return unit_columns(matrix.getComm().tompi4py(), np.stack(vectors, axis=1))
+
+
+def unit_columns(comm: MPI.Comm, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the columns that are not zero, each over its largest magnitude. Collective."""
+    largest = np.zeros(vectors.shape[1])
+    comm.Allreduce(np.abs(vectors).max(axis=0, initial=0.0), largest, MPI.MAX)
+    return vectors[:, largest > 0] / largest[largest > 0]
 
 
 def as_aij(matrix: PETSc.Mat, what: str, remedy: str) -> tuple[PETSc.Mat, bool]:

@@ -9,21 +9,26 @@ from numpy.typing import NDArray
 
 from analogpde.cost import Ledger
 from analogpde.petsc import log
-from analogpde.petsc.matrix import as_aij, near_null_vectors
+from analogpde.petsc.matrix import as_aij, near_null_vectors, unit_columns
 from analogpde.petsc.sliced import SlicedOperator
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.petsc.units import Units
-from analogpde.refine.modes import Found, SlowModes, lost, without
+from analogpde.refine.modes import Found, SlowModes, lost, without, without_structure
 
 USERS = Units()
+_APART = 7_654_321  # of two vectors without structure
 
 
-def slow_modes(matrix: PETSc.Mat, norm: float, units: Units, found: Found | None = None) -> SlowModes:
+def slow_modes(
+    matrix: PETSc.Mat, norm: float, units: Units, found: Found | None = None,
+    weight: NDArray[np.float64] | None = None,
+) -> SlowModes:
     """Return what tells of the error along the near-null vectors of a matrix, and along a mode found. Collective.
 
     Args:
         matrix: A. norm: an estimate of ‖A‖₂. units: of the system that the residuals will be of.
-        found: what a search has found.
+        found: what a search has found. weight: of the rows, where they differ in size: what D A of a symmetric A all
+            but annihilates from the left is D⁻¹ V.
     """
     comm = matrix.getComm().tompi4py()
 
@@ -40,7 +45,12 @@ def slow_modes(matrix: PETSc.Mat, norm: float, units: Units, found: Found | None
     right = unit(found.right) if found else None
     vectors = declared if right is None else np.column_stack((declared, right))
     other = unit(found.left) if found and right is not None and found.left is not None else None
-    left = None if other is None else np.column_stack((declared, other))
+    dual = declared if weight is None else weight[:, None] * declared
+    if weight is not None:
+        dual = unit_columns(comm, dual)
+    left = None if other is None else np.column_stack((dual, other))
+    if left is None and weight is not None:
+        left = dual if right is None else np.column_stack((dual, weight * right))
     images = np.ldexp(_products(matrix, vectors), -units.matrix)
     modes = SlowModes(vectors, images, math.ldexp(norm, -units.matrix), add, left, declared.shape[1])
     if found and right is not None and (modes.doubtful or found.failed):
@@ -166,7 +176,7 @@ class System:
         Waves would not do: what a coefficient that varies smoothly does to them adds up to nothing.
         """
         begin, end = self._in.getOwnershipRange()
-        u, v = np.random.default_rng(begin).standard_normal((2, end - begin))
+        u, v = (without_structure(first, end - begin) for first in (begin, begin + _APART))
         image = self._apply(u).copy()
         sums = self.sum(np.array([v @ image, u @ self._apply(v), np.abs(v) @ np.abs(image)]))
         # rounding is below 1e-13 of Σ|v||Au|; an unsymmetric matrix of practical interest is far above

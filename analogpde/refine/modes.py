@@ -101,6 +101,9 @@ class SlowModes:
         lengths = self._sides[0].lengths
         sizes = np.sqrt(add(np.einsum("ij,ij->j", images, images)))
         self.doubtful = bool(len(sizes) and sizes[-1] <= BLURRED * norm * lengths[-1])
+        if left is not vectors:  # of a declared vector that is annihilated nothing is known, by whatever dual
+            gone = np.flatnonzero(sizes <= SINGULAR * norm * lengths)
+            products[:, gone if declared is None else gone[gone < declared]] = 0.0
         self.lost = self.gain = 0.0
         self.declared, self._norm = vectors[:, :declared], norm
         self.null = self.null_of(images[:, :declared])

@@ -183,8 +183,9 @@ class ProgrammedMatrix:
                 largest = float(np.abs(found.right).max())
                 if 0.0 < largest < math.inf:
                     near = np.column_stack((near, found.right / largest))
-            images = self._system.matrix @ near
-            self._modes = modes = SlowModes(near, images, self._system.norm, lambda values: values,
+            images, weight = self._system.matrix @ near, self._cycle.weight
+            left = None if weight is None else weight[:, None] * near / np.abs(weight[:, None] * near).max(axis=0)
+            self._modes = modes = SlowModes(near, images, self._system.norm, lambda values: values, left,
                                             declared=self._system.near.shape[1])
             if found and near.shape[1] > self._system.near.shape[1]:
                 if modes.doubtful or found.failed:

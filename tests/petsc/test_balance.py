@@ -112,6 +112,23 @@ def test_rows_that_are_set_to_a_small_one(solve, gallery):
     assert np.linalg.norm(alone.x - done.x) < 2.0**-22 * np.linalg.norm(done.x)
 
 
+@pytest.mark.parametrize("stiffness", [1.0, 1e11])
+def test_clamped_rows_of_a_stiff_body(solve, gallery, blocks, PETSc, stiffness):
+    """Elasticity in Pa, MatZeroRows with 1 on the diagonal, rigid-body modes attached."""
+    whole, modes = gallery.elasticity(12, clamped=False)
+    n = whole.shape[0]
+    keep = np.ones(n)
+    keep[: 2 * 13] = 0.0  # the left side
+    whole = sp.csr_matrix(stiffness * sp.diags_array(keep) @ whole + sp.diags_array(1.0 - keep))
+    whole.eliminate_zeros()
+    x = 1e-3 * np.random.default_rng(4).standard_normal(n)
+    b = np.asarray(whole @ x)
+    done = solve(whole, b, matrix=blocks(whole, 2, modes), analog_tile_size=64)
+    assert done.reason > 0
+    assert np.linalg.norm(done.x - x) < 2.0**-23 * np.linalg.norm(x)
+    assert done.iterations <= 20  # 9 with a diagonal of like size; unscaled, 60 and refused
+
+
 def test_a_null_space_goes_along(solve, gallery, PETSc):
     """Neumann, divided by uneven volumes: constants are annihilated, and the left null space is the volumes."""
     a = gallery.neumann(20, 19)
