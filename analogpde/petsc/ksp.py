@@ -249,7 +249,7 @@ class AnalogKSP:
             system = System(ksp, b, None, host, transposed, units=units)
             symmetric = system.symmetric()
             sides.append(hidden_mode(system, self._accelerator(ksp, system), self.values["ksp_analog_restart"], begin,
-                                     end - begin))
+                                     end - begin, _weight(ksp, transposed)))
             system.destroy()
             if symmetric:
                 break

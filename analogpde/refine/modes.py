@@ -228,12 +228,14 @@ def nearly_singular(system: LinearSystem, diagonal: NDArray[np.float64], first: 
 
 
 class _Search:
-    """A y = w on the tiles of A x = b, w without structure."""
+    """A y = w on the tiles of A x = b, w without structure, if equations of different size have a weight."""
 
-    def __init__(self, system: LinearSystem, first: int, size: int) -> None:
+    def __init__(self, system: LinearSystem, first: int, size: int, weight: NDArray[np.float64] | None) -> None:
         self._system = system
         self._b = system.residual(np.zeros(size)).copy()
         w = without_structure(first, size)
+        if weight is not None:
+            w /= weight
         b_norm, w_norm = np.sqrt(system.sum(np.array([self._b @ self._b, w @ w])))
         self._w = w * (b_norm / w_norm if w_norm > 0 else 0.0)  # of b's size, so that b − A y loses nothing
         self.size = float(b_norm)
@@ -269,6 +271,7 @@ class _Search:
 
 def hidden_mode(
     system: LinearSystem, accelerator: str, restart: int, first: int, size: int,
+    weight: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], Status]:
     """Return y with A y ≈ w for a w that has something of every mode: where A is nearly singular, mostly its slow mode.
 
@@ -280,13 +283,14 @@ def hidden_mode(
     Args:
         system: A x = b with b not zero.
         accelerator, restart: as the solve itself takes them.
-        first, size: this rank's rows of A.
+        first, size: this rank's rows of A. weight: what equations of different size are multiplied by; None: alike.
     """
-    search = _Search(system, first, size)
+    search = _Search(system, first, size, weight)
     y = np.zeros(size)
 
     def test(progress: Progress) -> Status | None:
         return Status.CONVERGED_RTOL if progress.residual_norm <= SEARCH_RTOL * search.size else None
 
-    end = refine(search, y, make_accelerator(accelerator, size, restart), test=test, max_iterations=SEARCH_STEPS)
+    chosen = make_accelerator(accelerator, size, restart, weight)
+    end = refine(search, y, chosen, test=test, max_iterations=SEARCH_STEPS)
     return y, end

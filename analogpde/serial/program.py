@@ -179,7 +179,8 @@ class ProgrammedMatrix:
             diagonal = self._system.matrix.diagonal()
             if self._cycle.softness < SOFT or nearly_singular(solve, diagonal, 0):
                 found = Found(*hidden_mode(
-                    solve, accelerator, TABLE["ksp_analog_restart"].default, 0, self._system.rows))
+                    solve, accelerator, TABLE["ksp_analog_restart"].default, 0, self._system.rows,
+                    self._cycle.weight))
                 largest = float(np.abs(found.right).max())
                 if 0.0 < largest < math.inf:
                     near = np.column_stack((near, found.right / largest))
