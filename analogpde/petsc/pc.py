@@ -16,8 +16,8 @@ from analogpde.options import CHIP_OPTIONS, PC_OPTIONS, TABLE
 from analogpde.patches.rules import LARGEST_COMPLEXITY, STALLED
 from analogpde.patches.smooth import Rows
 from analogpde.petsc import lattice, log
-from analogpde.petsc.balance import Balance, balanced
 from analogpde.petsc.describe import describe_levels
+from analogpde.petsc.equilibration import Equilibration, equilibrated
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
 from analogpde.petsc.matrix import as_aij, galerkin, has_near_null, near_null_vectors, nullity, refuse_zero_diagonal
@@ -77,7 +77,7 @@ class AnalogPC:
         self._multigrid: PETSc.PC | None = None
         self._levels: list[Any] = []
         self._owned: list[PETSc.Mat] = []
-        self._balance: Balance | None = None
+        self._equilibration: Equilibration | None = None
         self._partitions: list[Partition] = []
         self._fingerprint: tuple[bytes, bytes] | None = None
         self._lines: list[str] = []
@@ -167,12 +167,13 @@ class AnalogPC:
         self._apply(pc, x, y, transposed=True)
 
     def _apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec, *, transposed: bool) -> None:
-        if self._balance is None:
+        if self._equilibration is None:
             self._cycle_once(pc, x, y, transposed=transposed)
         else:
-            self._cycle_once(pc, self._balance.into(x, transposed=transposed), self._balance.answer,
+            self._cycle_once(pc, self._equilibration.into(x, transposed=transposed), self._equilibration.answer,
                              transposed=transposed)
-            self._balance.out_of(x, y, transposed=transposed)
+            self._equilibration.out_of(x, y, transposed=transposed)
+            log.machine.add(self._equilibration.host)
         self._ways.add(transposed)
         log.machine.add(self._host)
 
@@ -241,7 +242,7 @@ class AnalogPC:
 
     def weight(self, transposed: bool) -> NDArray[np.float64] | None:
         """Return what equations of different size are to be multiplied by, this rank's; None if they are alike."""
-        return None if self._balance is None else self._balance.weight(transposed)
+        return None if self._equilibration is None else self._equilibration.weight(transposed)
 
     @property
     def shots(self) -> list[int]:
@@ -306,9 +307,9 @@ class AnalogPC:
         self._levels = levels
         first_tile = 0
         near = near_null_vectors(matrix)
-        self._balance = balanced(matrix, near, attached=has_near_null(matrix))
-        if self._balance is not None:
-            matrices, near, own = [self._balance.matrix], self._balance.near, None
+        self._equilibration = equilibrated(matrix, near, attached=has_near_null(matrix))
+        if self._equilibration is not None:
+            matrices, near, own = [self._equilibration.matrix], self._equilibration.near, None
         budget = Budget(settings.chip.working_tiles(settings.tiles)) if settings.tiles is not None else None
         digital_coarse = stalled = False
         while True:
@@ -361,8 +362,8 @@ class AnalogPC:
             if self.tile_use.shared == 0 and lattice.attached(matrix) is None:
                 hint = "; patches of a uniform mesh are alike only if the matrix has coordinates (docs: Method)"
             self._lines.insert(-2, f"{self.tile_use}{hint}")
-        if self._balance is not None:
-            self._lines.append(self._balance.words)
+        if self._equilibration is not None:
+            self._lines.append(self._equilibration.words)
         programmed, cut = self.programmings + 1, self.partitionings
         self._lines.append(f"programmed {_times(programmed)}, cut into patches {_times(cut)}"
                            + (": partition re-used" if cut < programmed else ""))
@@ -454,9 +455,9 @@ class AnalogPC:
                 context.free()
         for matrix in self._owned:
             matrix.destroy()
-        if self._balance is not None:
-            self._balance.free()
-            self._balance = None
+        if self._equilibration is not None:
+            self._equilibration.free()
+            self._equilibration = None
         self._levels, self._owned, self._fingerprint = [], [], None
         self.tile_use = None
         self._lines = []

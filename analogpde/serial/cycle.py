@@ -16,8 +16,8 @@ from analogpde.chip import Chip
 from analogpde.cost import Ledger
 from analogpde.errors import ProgrammingFailed
 from analogpde.options import check_core
-from analogpde.patches.balance import SPREAD, left, look, slope, uneven, votes, words
 from analogpde.patches.blocks import cut_blocks, gather, scatter_cores
+from analogpde.patches.equilibration import SPREAD, left, scan, slope, uneven, votes, words
 from analogpde.patches.grow import SMALL_TILE, LocalMatrix, make_patches, unsymmetry
 from analogpde.patches.prolong import find_bonds, islands, tentative, tentative_rows
 from analogpde.patches.quality import mostly_slow, slow_cores
@@ -192,36 +192,36 @@ class DigitalCoarse:
 
 
 @dataclass(frozen=True)
-class Balance:
-    """S = R M C, as `analogpde.petsc.balance.Balance`; lone: 1/diagonal of what the host solves, else 0."""
+class Equilibration:
+    """S = R M C, as in `analogpde.petsc.equilibration`; singleton: 1/diagonal of rows that the host solves."""
 
     whole: sp.csr_matrix
     matrix: sp.csr_matrix
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
-    lone: NDArray[np.float64]
+    singleton: NDArray[np.float64]
     near: NDArray[np.float64]
     words: str
 
     def correct(self, solve: Callable[[NDArray[np.float64]], NDArray[np.float64]], residual: NDArray[np.float64],
                 ) -> NDArray[np.float64]:
         """Return the answer of M from that of S, `solve`."""
-        alone = self.lone * residual
-        given = residual - self.whole @ alone if self.lone.any() else residual
+        alone = self.singleton * residual
+        given = residual - self.whole @ alone if self.singleton.any() else residual
         return np.asarray(self.columns * solve(self.rows * given) + alone)
 
 
-def balanced(matrix: sp.csr_matrix, near: NDArray[np.float64], *, attached: bool) -> Balance | None:
-    """Return a matrix balanced, or None where that changes little. Arguments as of `analogpde.petsc.balance`."""
+def equilibrated(matrix: sp.csr_matrix, near: NDArray[np.float64], *, attached: bool) -> Equilibration | None:
+    """Return a matrix equilibrated, or None where that changes little; as in `analogpde.petsc.equilibration`."""
     diagonal, whole = np.abs(matrix.diagonal()), (matrix.indptr, matrix.indices, matrix.data)
-    low, high, lone = uneven(whole, diagonal, 0)
-    if not lone and high <= SPREAD * low:
+    low, high, singleton = uneven(whole, diagonal, 0)
+    if not singleton and high <= SPREAD * low:
         return None
     transposed = sp.csr_matrix(matrix.T)
     transposed.sort_indices()
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     moved = matrix.data * diagonal[matrix.indices] / diagonal[row]
-    found = look(whole, (transposed.indptr, transposed.indices, transposed.data), moved, 0)
+    found = scan(whole, (transposed.indptr, transposed.indices, transposed.data), moved, 0)
     t = slope(found.sums, found.ends)
     if t is None and not found.odd:
         return None
@@ -231,8 +231,8 @@ def balanced(matrix: sp.csr_matrix, near: NDArray[np.float64], *, attached: bool
     theirs = near / columns[:, None]
     if not attached and votes(left(scaled @ theirs, theirs), left(scaled @ near, near)) > 0:
         theirs = near
-    alone = np.where(found.odd & (found.lone != 1.0), 1.0 / matrix.diagonal(), 0.0)
-    return Balance(matrix, scaled, rows, columns, alone, theirs / np.abs(theirs).max(axis=0), words(t, found.odd))
+    alone = np.where(found.odd & (found.singleton != 1.0), 1.0 / matrix.diagonal(), 0.0)
+    return Equilibration(matrix, scaled, rows, columns, alone, theirs / np.abs(theirs).max(axis=0), words(t, found.odd))
 
 
 class Cycle:
@@ -249,9 +249,9 @@ class Cycle:
     def __init__(self, matrix: sp.csr_matrix, settings: Settings, near: NDArray[np.float64], block: int, *,
                  symmetric: bool, attached: bool) -> None:
         self._settings = settings
-        self._balance = None if symmetric else balanced(matrix, near, attached=attached)
-        if self._balance is not None:
-            matrix, near = self._balance.matrix, self._balance.near
+        self._equilibration = None if symmetric else equilibrated(matrix, near, attached=attached)
+        if self._equilibration is not None:
+            matrix, near = self._equilibration.matrix, self._equilibration.near
         self._matrices = [matrix]
         self._prolongations: list[sp.csr_matrix] = []
         self._levels: list[Whole | Smoother | DigitalCoarse] = []
@@ -259,6 +259,8 @@ class Cycle:
         self._build(near, block)
         entries = sum(2 * m.nnz for m in self._matrices[: len(self._prolongations)])
         entries += sum(2 * p.nnz for p in self._prolongations)
+        if self._equilibration is not None and self._equilibration.singleton.any():
+            entries += self._equilibration.whole.nnz  # a product takes these rows off
         self._host = Ledger(host_flops=2 * entries, host_bytes=12 * entries)
         self.programmed = Ledger()
         for level in self._levels:
@@ -322,14 +324,14 @@ class Cycle:
     @property
     def weight(self) -> NDArray[np.float64] | None:
         """What equations of different size are to be multiplied by; None if they are alike."""
-        return None if self._balance is None else self._balance.rows
+        return None if self._equilibration is None else self._equilibration.rows
 
     def correct(self, residual: NDArray[np.float64]) -> tuple[NDArray[np.float64], Ledger]:
         """Return d ≈ A⁻¹ residual: one V(1,1) cycle, and what it took."""
         ledger = Ledger() + self._host
-        if self._balance is None:
+        if self._equilibration is None:
             return self._descend(residual, 0, ledger), ledger
-        return self._balance.correct(lambda given: self._descend(given, 0, ledger), residual), ledger
+        return self._equilibration.correct(lambda given: self._descend(given, 0, ledger), residual), ledger
 
     def _descend(self, residual: NDArray[np.float64], depth: int, ledger: Ledger) -> NDArray[np.float64]:
         level = self._levels[depth]
@@ -367,8 +369,8 @@ class Cycle:
         smallest, delta = min(bank.smallest for bank in banks), max(bank.delta for bank in banks)
         lines.append(f"probed: smallest singular value {smallest:.2g} of a unit diagonal (errors grow up to "
                      f"{1 / smallest:.2g} times), read noise δ = {delta:.2g} (limit 1)")
-        if self._balance is not None:
-            lines.append(self._balance.words)
+        if self._equilibration is not None:
+            lines.append(self._equilibration.words)
         if self.digital_parts:
             lines.append(f"PARTLY DIGITAL: {self.digital_parts}")
         return "\n".join(lines)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from analogpde.patches.balance import left, look, slope, uneven, votes, words
+from analogpde.patches.equilibration import left, scan, slope, uneven, votes, words
 
 
 def grid(n):
@@ -22,13 +22,12 @@ def found(matrix, first=0, end=None):
     diagonal = np.abs(matrix.diagonal())
     moved.data = matrix.data * diagonal[matrix.indices] / np.repeat(diagonal, np.diff(matrix.indptr))
     own, other, like = (m[first:end] for m in (matrix, transposed, moved))
-    return look((own.indptr, own.indices, own.data), (other.indptr, other.indices, other.data), like.data, first)
+    return scan((own.indptr, own.indices, own.data), (other.indptr, other.indices, other.data), like.data, first)
 
 
 A = grid(12)
 N = A.shape[0]
 D = sp.diags_array(10.0 ** np.random.default_rng(0).uniform(-3, 3, N))
-VARIED = sp.diags_array(10.0 ** np.random.default_rng(1).uniform(-1, 1, N))
 
 
 @pytest.mark.parametrize(("given", "t"), [(D @ A, 1.0), (A @ D, -1.0), (D @ A @ D, None), (A, None)])
@@ -73,7 +72,7 @@ def test_rows_of_several_ranks_add_up():
     np.testing.assert_array_equal(np.concatenate([part.size for part in parts]), whole.size)
 
 
-def test_lone_equations_get_the_size_of_what_others_have_of_them():
+def test_singleton_rows_get_the_size_of_what_others_have_of_them():
     inside = np.ones(N)
     inside[:12] = 0.0  # the first line of the grid is set by u = b
     matrix = sp.csr_matrix(1e4 * sp.diags_array(inside) @ A + sp.diags_array(1.0 - inside))
@@ -86,7 +85,7 @@ def test_lone_equations_get_the_size_of_what_others_have_of_them():
     np.testing.assert_array_equal(rows[:12], 1e4)
     np.testing.assert_array_equal(rows[12:], 1.0)
     assert not found(sp.csr_matrix(sp.diags_array(inside) @ A + sp.diags_array(1.0 - inside))).odd  # of like size
-    assert "equations of one unknown" in words(None, True)
+    assert "singleton rows" in words(None, True)
 
 
 def test_near_null_vectors_go_with_the_rows_that_annihilate():

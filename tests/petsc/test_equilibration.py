@@ -33,8 +33,9 @@ def test_scaled_rows_and_columns(solve, gallery, side):
     assert exact(done, whole) < 2.0**-23
     assert WORDS[side] in done.analog.describe()
     assert "scaled by" not in plain.analog.describe()
-    # the same tiles but for rounding; columns also change what the residual weighs, and the coarse space's border
-    assert done.iterations <= plain.iterations + (2 if side == "rows" else 10)
+    # rows: the same tiles but for rounding, and draws of noise. Columns: y = d x spans six decades, and where it is
+    # smallest x wants seven digits of it: thirteen of the whole in place of seven
+    assert done.iterations <= (plain.iterations + 2 if side == "rows" else 2 * plain.iterations)
 
 
 @pytest.mark.parametrize("accelerator", ["auto", "fgmres", "none"])
@@ -72,17 +73,22 @@ def test_changed_values_and_reset(solve, gallery, PETSc):
     assert "scaled by" not in context.describe()
 
 
-def test_transposed(solve, gallery):
-    a = gallery.poisson(20, 19)
-    whole = sp.csr_matrix(scale(a.shape[0], 1.0) @ a)
-    done = solve(whole, analog_tile_size=64)
-    x = np.random.default_rng(3).standard_normal(a.shape[0])
+def transposed_error(done, whole):
+    """Solve Mᵀx = b on the same tiles for a random x; return ‖error‖/‖x‖."""
+    x = np.random.default_rng(3).standard_normal(whole.shape[0])
     begin, end = done.matrix.getOwnershipRange()
     done.rhs.array[:] = (whole.T @ x)[begin:end]
     done.ksp.solveTranspose(done.rhs, done.solution)
     assert done.ksp.getConvergedReason() > 0
     got = np.concatenate(done.matrix.getComm().tompi4py().allgather(done.solution.array_r.copy()))
-    assert np.linalg.norm(got - x) < 2.0**-23 * np.linalg.norm(x)
+    return np.linalg.norm(got - x) / np.linalg.norm(x)
+
+
+def test_transposed(solve, gallery):
+    a = gallery.poisson(20, 19)
+    whole = sp.csr_matrix(scale(a.shape[0], 1.0) @ a)
+    done = solve(whole, analog_tile_size=64)
+    assert transposed_error(done, whole) < 2.0**-23
 
 
 def test_rows_that_are_set_to_a_small_one(solve, gallery):
@@ -96,37 +102,33 @@ def test_rows_that_are_set_to_a_small_one(solve, gallery):
     done = solve(whole, b, analog_tile_size=64)
     assert done.reason > 0
     assert exact(done, whole) < 2.0**-23
-    assert "equations of one unknown" in done.analog.describe()
+    assert "singleton rows" in done.analog.describe()
     like = solve(sp.csr_matrix(sp.diags_array(keep) @ gallery.poisson(20, 20) + sp.diags_array(1.0 - keep)), b,
                  analog_tile_size=64)
-    assert done.iterations <= like.iterations + 4  # not the 100 that unscaled rows take
-    x = np.random.default_rng(3).standard_normal(400)
-    begin, end = done.matrix.getOwnershipRange()
-    done.rhs.array[:] = (whole.T @ x)[begin:end]
-    done.ksp.solveTranspose(done.rhs, done.solution)
-    assert done.ksp.getConvergedReason() > 0
-    got = np.concatenate(done.matrix.getComm().tompi4py().allgather(done.solution.array_r.copy()))
-    assert np.linalg.norm(got - x) < 2.0**-23 * np.linalg.norm(x)
+    # once the host has set these rows, the same system times 1e5 for the others: a draw of noise, not 100 iterations
+    assert done.iterations <= like.iterations + 2
+    assert transposed_error(done, whole) < 2.0**-23
     alone = analogpde.solve(whole, b, chip=analogpde.load_chip("rram128").replace(tile_size=64))
     assert alone.converged
     assert np.linalg.norm(alone.x - done.x) < 2.0**-22 * np.linalg.norm(done.x)
 
 
-@pytest.mark.parametrize("stiffness", [1.0, 1e11])
-def test_clamped_rows_of_a_stiff_body(solve, gallery, blocks, PETSc, stiffness):
-    """Elasticity in Pa, MatZeroRows with 1 on the diagonal, rigid-body modes attached."""
-    whole, modes = gallery.elasticity(12, clamped=False)
-    n = whole.shape[0]
+def test_clamped_rows_of_a_stiff_body(solve, gallery, blocks):
+    """Elasticity in Pa, MatZeroRows with 1 on the diagonal, rigid-body modes attached: as with a modulus of 1."""
+    free, modes = gallery.elasticity(12, clamped=False)
+    n = free.shape[0]
     keep = np.ones(n)
     keep[: 2 * 13] = 0.0  # the left side
-    whole = sp.csr_matrix(stiffness * sp.diags_array(keep) @ whole + sp.diags_array(1.0 - keep))
-    whole.eliminate_zeros()
     x = 1e-3 * np.random.default_rng(4).standard_normal(n)
-    b = np.asarray(whole @ x)
-    done = solve(whole, b, matrix=blocks(whole, 2, modes), analog_tile_size=64)
-    assert done.reason > 0
-    assert np.linalg.norm(done.x - x) < 2.0**-23 * np.linalg.norm(x)
-    assert done.iterations <= 20  # 9 with a diagonal of like size; unscaled, 60 and refused
+    iterations = []
+    for modulus in (1.0, 1e11):
+        whole = sp.csr_matrix(modulus * sp.diags_array(keep) @ free + sp.diags_array(1.0 - keep))
+        whole.eliminate_zeros()
+        done = solve(whole, np.asarray(whole @ x), matrix=blocks(whole, 2, modes), analog_tile_size=64)
+        assert done.reason > 0
+        assert np.linalg.norm(done.x - x) < 2.0**-23 * np.linalg.norm(x)
+        iterations.append(done.iterations)
+    assert iterations[1] <= iterations[0] + 2  # draws of noise
 
 
 def test_a_null_space_goes_along(solve, gallery, PETSc):

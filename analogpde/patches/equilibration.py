@@ -1,4 +1,4 @@
-"""Rows and columns of different scale: two diagonals that make a matrix as symmetric as scaling can.
+"""Equilibration of rows and columns of different scale: two diagonals that make a matrix as symmetric as scaling can.
 
 Equations divided by cell volumes, or unknowns in units of their own, make D A or A D of a symmetric A. Galerkin's
 product PᵀDAP then mixes equations of all sizes in a core, and a coarse level is no stable circuit. The host can take
@@ -8,9 +8,9 @@ Of a pair of entries α = ln |m_ij/m_ji| is the asymmetry, and x = ln |m_ii/m_jj
 of D A with an even A, α = −x of A D, 0 of a symmetric matrix however uneven. With t the slope of α over x,
 R = |diag|^(−(1+t)/2) and C = |diag|^(−(1−t)/2) leave α − t x, and a unit diagonal.
 
-Equations of one unknown (MatZeroRows leaves such: 1 on the diagonal, whatever the others' size) are given the size of
-the couplings that others have to it: beside a diagonal of 1 a coupling of 1e4 fills the cells, and leaves no room. And
-they are solved by the host, x_i = b_i/m_ii: a per cent off would be 1e4 per cent of the others' residual.
+Singleton rows, of one entry (MatZeroRows leaves such: 1 on the diagonal, whatever the others' size), are given the size
+of the couplings that others have to them: beside a diagonal of 1 a coupling of 1e4 fills the cells, and leaves no room.
+And they are solved by the host, x_i = b_i/m_ii: a per cent off would be 1e4 per cent of the others' residual.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Scales:
     """What is known of some rows.
 
     Args:
-        size: magnitude of the diagonal, that of lone equations as others see it. lone: by how much that is more than
-            it is; 1 of all others. sums: Σα², Σαx, Σx² and the number of pairs.
+        size: magnitude of the diagonal, that of singleton rows as others see it. singleton: by how much that is more
+            than it is; 1 of all others. sums: Σα², Σαx, Σx² and the number of pairs.
     """
 
     size: Array
-    lone: Array
+    singleton: Array
     sums: Array
 
     @property
@@ -51,14 +51,14 @@ class Scales:
 
     @property
     def odd(self) -> bool:
-        """Whether a lone equation is of another size than its surroundings."""
-        return bool((np.abs(np.log(self.lone)) > math.log(SPREAD)).any())
+        """Whether a singleton row is of another size than its surroundings."""
+        return bool((np.abs(np.log(self.singleton)) > math.log(SPREAD)).any())
 
     def diagonals(self, t: float | None) -> tuple[Array, Array]:
         """Return R and C."""
         if t is None:
-            return self.lone, np.ones_like(self.size)
-        return self.lone * self.size ** (-0.5 * (1.0 + t)), self.size ** (-0.5 * (1.0 - t))
+            return self.singleton, np.ones_like(self.size)
+        return self.singleton * self.size ** (-0.5 * (1.0 + t)), self.size ** (-0.5 * (1.0 - t))
 
 
 def uneven(rows: Rows, diagonal: Array, first: int) -> tuple[float, float, bool]:
@@ -72,7 +72,7 @@ def uneven(rows: Rows, diagonal: Array, first: int) -> tuple[float, float, bool]
     return float(size.min(initial=math.inf)), float(size.max(initial=0.0)), bool((others == 0).any())
 
 
-def look(rows: Rows, transposed: Rows, moved: Array, first: int) -> Scales:
+def scan(rows: Rows, transposed: Rows, moved: Array, first: int) -> Scales:
     """Look at some rows.
 
     Args:
@@ -87,7 +87,7 @@ def look(rows: Rows, transposed: Rows, moved: Array, first: int) -> Scales:
     size[row[~beside]] = np.abs(rows[2][~beside])
     np.maximum.at(outward, row[beside], np.abs(rows[2][beside]))
     np.maximum.at(inward, other[above], np.abs(transposed[2][above]))
-    lone = np.where((outward == 0) & (inward > 0), inward / size, 1.0)
+    singleton = np.where((outward == 0) & (inward > 0), inward / size, 1.0)
     _, here, there = np.intersect1d(
         row[beside] * stride + rows[1][beside], other[above] * stride + transposed[1][above], assume_unique=True,
         return_indices=True)
@@ -95,7 +95,7 @@ def look(rows: Rows, transposed: Rows, moved: Array, first: int) -> Scales:
     like = np.abs(moved[beside][here])
     good = (forth > 0) & (back > 0) & (like > 0) & np.isfinite(like)
     alpha, x = np.log(forth[good] / back[good]), np.log(forth[good] / like[good])
-    return Scales(size * lone, lone, np.array([alpha @ alpha, alpha @ x, x @ x, len(x)]))
+    return Scales(size * singleton, singleton, np.array([alpha @ alpha, alpha @ x, x @ x, len(x)]))
 
 
 def slope(sums: Array, ends: tuple[float, float]) -> float | None:
@@ -135,4 +135,4 @@ def words(t: float | None, odd: bool) -> str:
     if t is not None:
         rows, columns = (round(-0.5 * (1.0 + sign * t), 2) + 0.0 for sign in (1, -1))
         said = [f"rows scaled by |diagonal|^{rows:g}, columns by |diagonal|^{columns:g}, which make it more symmetric"]
-    return "; ".join(said + (["equations of one unknown, of another size, are the host's"] if odd else []))
+    return "; ".join(said + (["singleton rows of another size are solved by the host"] if odd else []))
