@@ -39,7 +39,6 @@ from analogpde.fem import section
 from analogpde.fem.arguments import on_root
 from analogpde.fem.buoyant import COURANT_LIMIT, EQUATIONS, Atmosphere, BuoyantFlow, UnstableStep
 from analogpde.fem.run import Run, Script
-from analogpde.fem.stepping import count_steps
 from analogpde.options import Option
 
 STRAKA = "Straka et al. 1993, compressible, 25 m"
@@ -98,6 +97,9 @@ CASES = {
 
 OPTIONS = (
     Option("case", "choice", "straka", "What to solve.", choices=tuple(CASES)),
+    Option("dim", "choice", "2", "The flow is in a vertical plane.", choices=("2",)),
+    Option("degree", "int", 2, "Polynomial degree of the elements; the time step's limit is known for these.", low=1,
+           high=2),
     Option("resolution", "real", None, "Distance of nodes in m (default 200 for straka, 10 for bubble).", low=0.1),
     Option("equations", "choice", EQUATIONS[0], "What becomes of the equations of motion without sound.",
            choices=EQUATIONS),
@@ -126,14 +128,6 @@ def plan(run: Run) -> Plan:
         InvalidInput: they do not fit the case.
     """
     case = CASES[run["case"]]
-    if run["mesh"] is not None:
-        raise InvalidInput("-mesh", run["mesh"], "no mesh: density_current.py makes its own rectangle")
-    if run["dim"] == 3:
-        raise InvalidInput("-dim", 3, "2", "The flow is in a vertical plane.")
-    if run["n"] is not None:
-        raise InvalidInput("-n", run["n"], "no -n: -resolution is the distance of nodes in m")
-    if run["degree"] > 2:
-        raise InvalidInput("-degree", run["degree"], "1 | 2", "The time step's limit is known for these.")
     resolution = run["resolution"] or case.resolution
     cells = tuple(round(length / (resolution * run["degree"])) for length in case.size)
     if min(cells) < 2 or any(not math.isclose(count * resolution * run["degree"], length, rel_tol=1e-9)
@@ -143,7 +137,7 @@ def plan(run: Run) -> Plan:
                            "m, two at least", nearest(resolution * run["degree"], case.size, run["degree"]))
     t_end = run["t_end"] or case.t_end
     wanted = run["dt"] or 0.9 * COURANT_LIMIT * resolution / case.speed
-    steps = count_steps(t_end, wanted)
+    steps = run.count_steps(t_end, wanted)
     if run["dt"] is None:
         steps = math.ceil(steps / run["panels"]) * run["panels"]
     viscosity = case.viscosity if run["viscosity"] is None else run["viscosity"]
@@ -351,8 +345,9 @@ def draw(run: Run, record: Record, path: Path) -> None:
                      colours="Blues_r" if straka else "YlOrRd", across=not straka, mirror=not straka)
 
 
-SCRIPT = Script("density_current", __doc__, OPTIONS, solve, {"degree": 2, "n": None},
-                ("temperature_", "vorticity_", "poisson_"))
+SCRIPT = Script("density_current", __doc__, OPTIONS, solve, prefixes=("temperature_", "vorticity_", "poisson_"),
+                refused={"mesh": "density_current.py makes its own rectangle",
+                         "n": "-resolution is the distance of nodes in m"})
 main = SCRIPT.main
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from analogpde.fem.conduction import Conduction, Convection, EnergyBalance, Mate
 from analogpde.fem.forms import Dirichlet, integral, point_value
 from analogpde.fem.render import View
 from analogpde.fem.run import Run, Script
-from analogpde.fem.stepping import BackwardDifference, Scheme, Theta, count_steps
+from analogpde.fem.stepping import BackwardDifference, Scheme, Theta
 from analogpde.options import Option
 
 MESH = Path(__file__).resolve().parent.parent / "meshes" / "heat_sink.xdmf"
@@ -272,7 +272,7 @@ def steady(run: Run, case: Case, T: fem.Function) -> None:
 def transient(run: Run, case: Case, T: fem.Function, times: list[float], maxima: list[float]) -> None:
     """Step from t = 0 to the end; append times (s) and largest temperatures (°C). Collective."""
     t_end = run["t_end"] or case.t_end
-    steps = count_steps(t_end, run["dt"] or case.dt)
+    steps = run.count_steps(t_end, run["dt"] or case.dt)
     dt = t_end / steps
     theta = run["scheme"] == "theta" or ("theta" in run.given and "scheme" not in run.given)
     name = f"theta {run['theta']:g}" if theta else "bdf2"

@@ -36,7 +36,6 @@ from analogpde.fem.forms import Dirichlet, integral, matrix, mean_diagonal
 from analogpde.fem.quantum import Case
 from analogpde.fem.render import View
 from analogpde.fem.run import Run, Script
-from analogpde.fem.stepping import count_steps
 from analogpde.fem.system import LinearSystem
 from analogpde.options import Option
 
@@ -59,6 +58,10 @@ OPTIONS = (
     Option("omega", "real", 1.0, "Frequency of the oscillator.", low=1e-3, high=1e3),
     Option("zeta", "real", 0.25, "Double well: smaller is a higher barrier.", low=0.01, high=2.9),
     Option("charge", "real", 1.0, "Hydrogen: charge Z of the nucleus.", low=0.01, high=100.0),
+    Option("dt", "real", None, "Time step of -mode time in atomic units (default: a 400th of -t_end's default).",
+           low=0.0, open_low=True),
+    Option("t_end", "real", None, "Simulated time of -mode time in atomic units (default: a period, a tunnelling).",
+           low=0.0, open_low=True),
     Option("displacement", "real", 2.0, "Harmonic, -mode time: of the coherent state, in bohr.", low=0.0, high=100.0),
 )
 
@@ -340,7 +343,7 @@ def solve_time(run: Run) -> None:
     case = quantum.packet(run)
     n = cells_of(run)
     t_end = run["t_end"] or case.time
-    steps = count_steps(t_end, run["dt"] or case.time / 400)
+    steps = run.count_steps(t_end, run["dt"] or case.time / 400, "atomic units")
     dt = t_end / steps
     if dt / 2 * (case.reference - case.levels[0]) >= 0.9:
         raise InvalidInput("-dt", dt, f"below {1.8 / (case.reference - case.levels[0]):.3g}: else M + dt/2 (H - E) is "
@@ -411,9 +414,7 @@ def draw(run: Run, functions: list[fem.Function], captions: list[str], case: Cas
 
 
 def refuse(run: Run, names: tuple[str, ...], mode: str) -> None:
-    """Say which given options have no meaning in this mode; refuse -mesh."""
-    if run["mesh"] is not None:
-        raise InvalidInput("-mesh", run["mesh"], "no mesh: the exact levels belong to the whole space, the box is ours")
+    """Say which given options have no meaning in this mode."""
     for name in names:
         if name in run.given:
             run.say(f"schrodinger: -{name} has no meaning with -mode {mode} and is ignored")
@@ -424,7 +425,8 @@ def solve(run: Run) -> None:
     (solve_levels if run["mode"] == "eigen" else solve_time)(run)
 
 
-SCRIPT = Script("schrodinger", __doc__, OPTIONS, solve, prefixes=("st_",))
+SCRIPT = Script("schrodinger", __doc__, OPTIONS, solve, prefixes=("st_",),
+                refused={"mesh": "the exact levels belong to the whole space, the box is ours"})
 main = SCRIPT.main
 
 if __name__ == "__main__":

@@ -37,13 +37,14 @@ from analogpde.fem.series import Series
 from analogpde.fem.shallow_water import CLOSURES, UPWIND, ShallowWater
 from analogpde.fem.sphere import MAX_LEVEL, smallest_height
 from analogpde.fem.sphere_cases import DAY, RADIUS, Case
-from analogpde.fem.stepping import count_steps
 from analogpde.fem.system import NotConverged
 from analogpde.options import Option
 
 OPTIONS = (
     Option("case", "choice", "tc2", "Initial state and what it is compared with.", choices=sphere_cases.NAMES),
     Option("level", "int", 3, "Subdivisions of the icosahedron: 20*4^level cells.", low=0, high=MAX_LEVEL),
+    Option("dim", "choice", "2", "The sphere is a surface.", choices=("2",)),
+    Option("degree", "int", 2, "Polynomial degree of the elements; the cells are curved by degree 2.", low=1, high=2),
     Option("n", "int", None, "Cells along an edge of the icosahedron, a power of two: another way to say -level.",
            low=1, high=2**MAX_LEVEL),
     Option("days", "real", None, "Simulated time in days; -t_end says it in seconds (default: as published).", low=0.0,
@@ -71,6 +72,8 @@ CLOSURE = ("upwind", "closure", "viscosity")  # options that a run cannot change
 TC2_TOLERANCE = {3: (5e-6, 3e-5), 4: (4e-7, 3e-6)}
 
 _SHOWS = re.compile("monitor|view|reason|report")  # options that print
+
+STILL = 1e-14  # relative; the finest mesh of a steady flow has a thousand times this error
 
 LOST = 2.0  # times the advective CFL up to which a step is stable: nothing comes back from there
 
@@ -105,12 +108,6 @@ def plan(run: Run) -> Plan:
     Raises:
         InvalidInput: they contradict each other, a checkpoint, or a sphere.
     """
-    if run["mesh"] is not None:
-        raise InvalidInput("-mesh", run["mesh"], "no mesh: shallow_water.py makes its own sphere")
-    if run["dim"] == 3:
-        raise InvalidInput("-dim", 3, "2", "The sphere is a surface.")
-    if run["degree"] > 2:
-        raise InvalidInput("-degree", run["degree"], "1 | 2", "Cells are curved by polynomials of degree 2.")
     if "days" in run.given and "t_end" in run.given:
         raise InvalidInput("-t_end", run["t_end"], "either -days or -t_end")
     if run["restart"] and run.folder is None:
@@ -142,8 +139,9 @@ def plan(run: Run) -> Plan:
         raise InvalidInput("-rotation", rotation, "0 but in case tc2")
     if initial and "case" in run.given and fields is None:
         raise InvalidInput("-case", run["case"], "either -case or -initial")
-    if initial and meta.get("initial_hash", "") not in ("", _hash(run, Path(initial))):
-        raise InvalidInput("-restart" if run["restart"] else "-initial", f"{initial}, which has changed",
+    if initial and meta.get("initial_hash", "") not in ("", found := _hash(run, Path(initial))):
+        raise InvalidInput("-restart" if run["restart"] else "-initial",
+                           f"{initial}, which {'has changed' if found else 'cannot be read'}",
                            "the file as it was when the checkpoint was written",
                            "The ground and the rotation are read from it.")
     case = sphere_cases.from_file(Path(initial)) if initial else sphere_cases.case(name, rotation)
@@ -169,7 +167,7 @@ def plan(run: Run) -> Plan:
         dt = multistep.default_step(case.speed, RADIUS * smallest_height(level), degree, t_end)
         steps = round(t_end / dt)
     else:
-        steps = count_steps(t_end, run["dt"])
+        steps = run.count_steps(t_end, run["dt"])
         dt = t_end / steps
     return Plan(case, level, degree, dt, steps, meta["step"] if run["restart"] else 0, fields, meta)
 
@@ -221,7 +219,8 @@ class Simulation:
         self.exact = self.model.interpolate(todo.case.depth, "exact") if todo.case.steady else None
         self.sampler = latlon.Sampler(todo.level, todo.degree) if run.comm.rank == 0 and self._draws() else None
         path = run.folder / "diagnostics.csv" if run.folder is not None else None
-        self.series = Series(run.comm, path, todo.first if run["restart"] else None)
+        self.series = Series(run.comm, path, todo.meta["row"] if run["restart"] else None)
+        self._warned = False
         if path is not None:
             run.problem["files"].append(str(path))
 
@@ -252,8 +251,9 @@ class Simulation:
                           else (todo.meta["case"], todo.meta["rotation"]))
         shots = {prefix: system.shots for prefix, system in model.systems.items() if system.shots}
         checkpoint.write(run.folder / CHECKPOINT, self.nodes, model.fields(), {
-            "step": self.step, "time": self.step * todo.dt, "dt": todo.dt, "level": todo.level, "degree": todo.degree,
-            "case": name, "rotation": rotation, "initial": initial, "reference_depth": model.reference,
+            "step": self.step, "row": self.series.rows[-1], "time": self.step * todo.dt, "dt": todo.dt,
+            "level": todo.level, "degree": todo.degree, "case": name, "rotation": rotation, "initial": initial,
+            "reference_depth": model.reference,
             "initial_hash": _hash(run, Path(initial)) if initial else "",
             "bounds": model.bounds, **self.closure,
             "ranks": run.comm.size, "shots": shots, "options": _solver_options(run)})
@@ -268,6 +268,10 @@ class Simulation:
         cfl = self.series.rows[-1]["advective_cfl"]
         if not cfl <= LOST * multistep.STABLE:
             raise NotConverged(self._unstable())
+        if cfl > multistep.STABLE and not self._warned:
+            self._warned = True
+            self.run.say(f"shallow_water: the advective CFL is {cfl:.3g} at day {self.step * self.todo.dt / DAY:.2f}, "
+                         f"waves may grow above {multistep.STABLE}. Take a smaller -dt than {self.todo.dt:g} s.")
         try:
             self.model.step()
         except NotConverged as problem:
@@ -375,6 +379,9 @@ def solve(run: Run) -> None:
     fields = [unknown.function for unknown in (model.vorticity, model.depth, model.streamfunction, model.potential)]
     every = run["checkpoint"]
     left = todo.steps - todo.first
+    if not left:
+        run.say(f"The checkpoint is at day {todo.steps * todo.dt / DAY:g}, where this run ends: nothing is left to do. "
+                "Give more -days to go on.")
     stem = f"fields-{todo.first:08d}" if run["restart"] else "fields"
     with run.writer([*fields, model.ground], stem) as writer, run.progress(left, "shallow_water") as progress:
         if todo.first == 0:
@@ -437,6 +444,9 @@ def answer(simulation: Simulation) -> None:
         fine = (todo.degree == 2 and days <= 5.0 + 1e-9 and todo.level in TC2_TOLERANCE and run["initial"] is None
                 and run["case"] == "tc2")
         limits = TC2_TOLERANCE[todo.level] if fine else (None, None)
+        if last["l2"] < STILL and last["step"]:
+            run.say("shallow_water: the solves have not changed the depth: it is the initial state, not a solution. "
+                    "Take a smaller -ksp_rtol.")
         for name, key, limit in (("l1", "l1", None), ("l2", "l2", limits[0]), ("l∞", "linf", limits[1])):
             run.answer(f"relative {name} error of the depth", last[key], **(
                 {"expected": 0.0, "tolerance": limit, "source": todo.case.source} if limit else {}))
@@ -466,7 +476,8 @@ def answer(simulation: Simulation) -> None:
         run.answer("amplitude of the wave over that at the start", last["wave_amplitude"] / first["wave_amplitude"])
 
 
-SCRIPT = Script("shallow_water", __doc__, OPTIONS, solve, {"degree": 2}, ("poisson_", "mass_", "helmholtz_"))
+SCRIPT = Script("shallow_water", __doc__, OPTIONS, solve, prefixes=("poisson_", "mass_", "helmholtz_"),
+                refused={"mesh": "shallow_water.py makes its own sphere"})
 main = SCRIPT.main
 
 if __name__ == "__main__":

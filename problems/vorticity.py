@@ -37,7 +37,6 @@ from analogpde.fem import picture
 from analogpde.fem.forms import integral, matrix, vector, zero_vector
 from analogpde.fem.run import Run, Script
 from analogpde.fem.sphere import MAX_LEVEL, create_sphere
-from analogpde.fem.stepping import count_steps
 from analogpde.options import Option
 
 # Williamson et al. 1992, section 2 and test case 6.
@@ -50,6 +49,7 @@ SOLID_ROTATION = AMPLITUDE = 7.848e-6  # 1/s, ω and K
 OPTIONS = (
     Option("case", "choice", "rh4", "What to solve: the Rossby-Haurwitz wave of wave number 4.", choices=("rh4",)),
     Option("level", "int", 3, "Subdivisions of the icosahedron: 20*4^level cells.", low=0, high=MAX_LEVEL),
+    Option("dim", "choice", "2", "The sphere is a surface.", choices=("2",)),
     Option("n", "int", None, "Cells along an edge of the icosahedron, a power of two: another way to say -level.",
            low=1, high=2**MAX_LEVEL),
     Option("days", "real", 7.0, "Simulated time in days; -t_end says it in seconds.", low=0.0, high=3650.0,
@@ -192,10 +192,6 @@ def plan(run: Run) -> Plan:
     Raises:
         InvalidInput: they contradict each other, or do not fit a sphere.
     """
-    if run["mesh"] is not None:
-        raise InvalidInput("-mesh", run["mesh"], "no mesh: vorticity.py makes its own sphere")
-    if run["dim"] == 3:
-        raise InvalidInput("-dim", 3, "2", "The sphere is a surface.")
     level, n = run["level"], run["n"]
     if n is not None:
         if n & (n - 1):
@@ -206,7 +202,7 @@ def plan(run: Run) -> Plan:
     if "days" in run.given and "t_end" in run.given:
         raise InvalidInput("-t_end", run["t_end"], "either -days or -t_end")
     t_end = run["t_end"] if "t_end" in run.given else run["days"] * DAY
-    steps = count_steps(t_end, run["dt"])
+    steps = run.count_steps(t_end, run["dt"])
     return Plan(level, t_end / steps, steps)
 
 
@@ -252,7 +248,8 @@ def draw(model: BarotropicVorticity, difference: fem.Function, time: float, path
                    title=f"Rossby–Haurwitz wave 4, day {time / DAY:g}")
 
 
-SCRIPT = Script("vorticity", __doc__, OPTIONS, solve, {"degree": 2, "dt": 1800.0}, ("poisson_", "mass_"))
+SCRIPT = Script("vorticity", __doc__, OPTIONS, solve, {"degree": 2, "dt": 1800.0}, ("poisson_", "mass_"),
+                {"mesh": "vorticity.py makes its own sphere"})
 main = SCRIPT.main
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from analogpde.errors import InvalidInput
 from analogpde.fem.arguments import on_root
 
-FORMAT = "analogpde-checkpoint/2"
+FORMAT = "analogpde-checkpoint/3"
 _META = "meta"
+_REMEDY = "Take another checkpoint, or begin the run anew."
 
 
 class NodeOrder:
@@ -91,7 +92,7 @@ def write(path: Path, nodes: NodeOrder, fields: Mapping[str, NDArray], meta: Map
 
     def save() -> None:
         beside = path.with_name(path.name + ".partial")
-        text = json.dumps({"format": FORMAT, "size": nodes.size, **meta})
+        text = json.dumps({"format": FORMAT, "fields": sorted(ordered), **meta})
         arrays: dict[str, Any] = {_META: np.array(text), **ordered}
         try:
             with beside.open("wb") as file:
@@ -119,9 +120,11 @@ def read_meta(comm: MPI.Comm, path: Path) -> dict[str, Any]:
         except FileNotFoundError:
             raise InvalidInput("checkpoint", str(path), "a file that exists", "Write one with -checkpoint N.") from None
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as problem:
-            raise InvalidInput("checkpoint", str(path), f"a file of the form {FORMAT}", f"{problem}.") from None
+            raise InvalidInput("checkpoint", str(path), f"a whole file of the form {FORMAT} ({problem})",
+                               _REMEDY) from None
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-            raise InvalidInput("checkpoint", str(path), f"a file of the form {FORMAT}")
+            raise InvalidInput("checkpoint", str(path), f"a file of the form {FORMAT}", "It is of another program or "
+                               f"another version of this one. {_REMEDY}")
         return meta
 
     return on_root(comm, load)
@@ -131,19 +134,27 @@ def read(path: Path, nodes: NodeOrder) -> dict[str, NDArray]:
     """Return the fields of a checkpoint, owned values by name, bit for bit as they were written. Collective.
 
     Raises:
-        InvalidInput: on every rank: it cannot be read, or belongs to another mesh.
+        InvalidInput: on every rank: it cannot be read, is not whole, has values that are no numbers, or belongs to
+            another mesh.
     """
 
     def load() -> dict[str, NDArray]:
         try:
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 fields = {name: file[name] for name in file.files if name != _META}
+                names = json.loads(str(file[_META]))["fields"]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as problem:
-            raise InvalidInput("checkpoint", str(path), "a whole file", f"{problem}.") from None
+            raise InvalidInput("checkpoint", str(path), f"a whole file ({problem})", _REMEDY) from None
+        if sorted(fields) != names:
+            raise InvalidInput("checkpoint", f"{path} with the fields {', '.join(sorted(fields))}", ", ".join(names),
+                               _REMEDY)
         for name, values in fields.items():
             if values.shape != (nodes.size,):
                 raise InvalidInput(f"checkpoint {path}, field {name}", values.shape, f"({nodes.size},)",
-                                   "It was made on another mesh.")
+                                   f"It was made on another mesh. {_REMEDY}")
+            if not np.isfinite(values).all():
+                raise InvalidInput(f"checkpoint {path}, field {name}", "values that are no numbers", "finite values",
+                                   _REMEDY)
         return fields
 
     fields: dict[str, NDArray] = {}

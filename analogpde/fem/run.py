@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ from analogpde.fem import picture
 from analogpde.fem.arguments import check_prefixes, help_text, on_root, parse, prepare_folder, table
 from analogpde.fem.output import FieldWriter, NoWriter
 from analogpde.fem.progress import Progress
+from analogpde.fem.stepping import count_steps
 from analogpde.fem.system import LinearSystem
 from analogpde.fem.verify import Verifier
 from analogpde.options import Option, check_names
@@ -122,6 +124,18 @@ class Run:
                                           local=local))
         return self._systems[-1]
 
+    def count_steps(self, t_end: float, dt: float, unit: str = "s") -> int:
+        """Return how many equal steps of at most `dt` reach `t_end`, and say so if they are not the user's -dt.
+
+        Raises:
+            InvalidInput: they are too many.
+        """
+        steps = count_steps(t_end, dt)
+        if "dt" in self.given and not math.isclose(steps * dt, t_end, rel_tol=1e-9):
+            self.say(f"{self.name}: -dt {dt:g} is no whole part of {t_end:g} {unit}: {steps} steps of "
+                     f"{t_end / steps:.9g} {unit} are taken.")
+        return steps
+
     def progress(self, total: int, label: str) -> Progress:
         """Return a progress bar."""
         return Progress(self.comm, total, label)
@@ -199,6 +213,7 @@ class Script:
         solve: solves the problem and fills in the report. Collective.
         defaults: defaults of common options that differ here.
         prefixes: of the options of its systems, where it has several.
+        refused: common options that have no meaning here, and why.
     """
 
     name: str
@@ -207,6 +222,7 @@ class Script:
     solve: Callable[[Run], None]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     prefixes: Sequence[str] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run as a program and return the exit code. Collective.
@@ -248,8 +264,12 @@ class Script:
             values, rest, given = parse(argv, known)
             if values["help"]:
                 if comm.rank == 0:
-                    print(help_text(self.name, self.purpose, known))
+                    shown = {name: option for name, option in known.items() if name not in self.refused}
+                    print(help_text(self.name, self.purpose, shown))
                 return Outcome(OK, "", {}, log)
+            for name in self.refused:
+                if name in given:
+                    raise InvalidInput(f"-{name}", values[name], f"no {name}: {self.refused[name]}")
             check_names(rest)
             check_prefixes(rest, self.prefixes)
             with _database(rest, known) as wanted:

@@ -19,11 +19,11 @@ class Series:
     Args:
         comm: its ranks add the same rows.
         path: the CSV file; None: no file.
-        last: continue the file's rows up to this step, one for each from 0, and forget later ones; None: begin a new
-            file.
+        last: continue the file's rows up to this one, one for each step from 0, and forget later ones; None: begin a
+            new file.
     """
 
-    def __init__(self, comm: MPI.Comm, path: Path | None, last: int | None = None) -> None:
+    def __init__(self, comm: MPI.Comm, path: Path | None, last: Mapping[str, float] | None = None) -> None:
         self.comm, self.path = comm, path
         self.rows: list[dict[str, float]] = []
         if path is not None and last is not None:
@@ -63,7 +63,7 @@ class Series:
             raise InvalidInput("-out", str(path), "a file that can be written", f"{problem.strerror}.") from None
 
 
-def _read(path: Path, last: int) -> list[dict[str, float]]:
+def _read(path: Path, last: Mapping[str, float]) -> list[dict[str, float]]:
     remedy = (f"Put {path.name} back, or begin anew from the checkpoint's state: -initial CHECKPOINT.npz -out "
               "ANOTHER_FOLDER.")
     try:
@@ -72,13 +72,16 @@ def _read(path: Path, last: int) -> list[dict[str, float]]:
         # A kill may have left half a row at the end, never before the last flush.
         rows = [{name: int(text) if text.isdigit() else float(text) for name, text in row.items()}
                 for row in found if None not in row.values()]
-        kept = [row for row in rows if row["step"] <= last]
+        kept = [row for row in rows if row["step"] <= last["step"]]
     except FileNotFoundError:
         raise InvalidInput("-restart", str(path), "a folder with the run's table beside its checkpoint",
                            remedy) from None
     except (OSError, ValueError, TypeError, KeyError) as problem:
         raise InvalidInput("-restart", str(path), f"a table that can be read ({problem})", remedy) from None
-    if [row["step"] for row in kept] != list(range(last + 1)):
-        raise InvalidInput("-restart", str(path), f"a row for each step from 0 to {last}, the checkpoint's, which "
-                           "changes since the start are measured by", remedy)
+    if [row["step"] for row in kept] != list(range(int(last["step"]) + 1)):
+        raise InvalidInput("-restart", str(path), f"a row for each step from 0 to {last['step']}, the checkpoint's, "
+                           "which changes since the start are measured by", remedy)
+    if kept[-1] != last:
+        raise InvalidInput("-restart", str(path), f"the table of the checkpoint's own run: in step {last['step']} they "
+                           "differ", remedy)
     return kept

@@ -51,8 +51,8 @@ def to_html(report: Report, folder: Path | None = None) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     for function in (words.count, words.amount, words.scientific, words.signed, words.seconds, words.general,
-                     words.failure, words.digital_warning, words.summary, words.solve_title, words.forward_verdict,
-                     words.against, words.tolerance_words):
+                     words.physical, words.failure, words.digital_warning, words.summary, words.solve_title,
+                     words.forward_verdict, words.against, words.tolerance_words):
         environment.filters[function.__name__] = function
     environment.filters["slug"] = lambda index: f"solve-{index}"
     template = environment.from_string(files("analogpde.report").joinpath("report.html.j2").read_text(encoding="utf-8"))

@@ -145,9 +145,9 @@ def _results(report: Report) -> list[str]:
     lines: list[str] = []
     for result in report.problem.get("results", []):
         unit = f" {result['unit']}" if result.get("unit") else ""
-        text = f"{result['name']}: {words.general(result['value'])}{unit}"
+        text = f"{result['name']}: {words.physical(result, 'value')}{unit}"
         if result.get("expected") is not None:
-            text += f"; expected {words.general(result['expected'])}{unit}"
+            text += f"; expected {words.physical(result, 'expected')}{unit}"
             if result.get("tolerance") is not None:
                 text += f" ± {words.general(result['tolerance'])}: {words.tolerance_words(result)}"
         if result.get("source"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from typing import Any
 
@@ -80,19 +81,29 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
 
 
-def general(value: Any) -> str:
-    """Return a parameter or a physical answer in a form for people."""
+def general(value: Any, digits: int = 6) -> str:
+    """Return a parameter or a physical answer in a form for people, numbers of so many digits."""
     if value is None:
         return "not finite"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.{digits}g}"
     if isinstance(value, list):
         return ", ".join(general(entry) for entry in value)
     if isinstance(value, dict):
         return ", ".join(f"{key} {general(entry)}" for key, entry in value.items())
     return str(value)
+
+
+def physical(result: dict[str, Any], key: str) -> str:
+    """Return the value or what was expected of it, to a tenth of the accepted difference at least."""
+    value, tolerance = result[key], result.get("tolerance")
+    digits = 6
+    if tolerance and value and math.isfinite(float(value)):
+        places = math.floor(math.log10(abs(float(value)))) - math.floor(math.log10(float(tolerance)))
+        digits = min(max(digits, places + 2), 17)
+    return general(value, digits)
 
 
 def with_unit(value: Any, unit: str) -> str:

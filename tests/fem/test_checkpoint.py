@@ -64,8 +64,9 @@ def test_a_write_that_is_cut_off_leaves_the_old_checkpoint(comm, shared_tmp_path
 @pytest.mark.mpi
 def test_damaged_and_foreign_files_are_refused_on_every_rank(comm, shared_tmp_path):
     _, nodes = make(comm)
-    path = shared_tmp_path / "a.npz"
-    checkpoint.write(path, nodes, {"Z": np.ones(len(nodes.owned))}, {})
+    path, whole = shared_tmp_path / "a.npz", shared_tmp_path / "whole.npz"
+    for each in (path, whole):
+        checkpoint.write(each, nodes, {"Z": np.ones(len(nodes.owned))}, {})
     _, finer = make(comm, level=2)
     with pytest.raises(InvalidInput, match="another mesh"):
         checkpoint.read(path, finer)
@@ -74,8 +75,18 @@ def test_damaged_and_foreign_files_are_refused_on_every_rank(comm, shared_tmp_pa
         damaged[len(damaged) // 3] ^= 1  # one bit in the middle of the values
         path.write_bytes(damaged)
     comm.barrier()
-    with pytest.raises(InvalidInput, match="whole file"):
+    with pytest.raises(InvalidInput, match="whole file.*begin the run anew"):
         checkpoint.read(path, nodes)
+    with np.load(whole) as file:
+        arrays = dict(file)
+    for others, reason in (({"Z": np.full(nodes.size, np.nan)}, "finite values"), ({}, "Z"),
+                           ({"Z": np.ones(nodes.size), "W": np.ones(nodes.size)}, "W, Z")):
+        comm.barrier()
+        if comm.rank == 0:
+            np.savez(shared_tmp_path / "b.npz", meta=arrays["meta"], **others)
+        comm.barrier()
+        with pytest.raises(InvalidInput, match=reason):
+            checkpoint.read(shared_tmp_path / "b.npz", nodes)
     if comm.rank == 0:
         path.write_bytes(bytes(damaged[:200]))
     comm.barrier()
@@ -96,7 +107,9 @@ def test_a_table_goes_on_where_the_checkpoint_was(comm, shared_tmp_path):
             file.write("250,8")  # killed in the middle of a row
             file.write("\n251")
     comm.barrier()
-    again = Series(comm, path, last=200)
+    with pytest.raises(InvalidInput, match="own run"):
+        Series(comm, path, last={"step": 200, "value": 1.0})
+    again = Series(comm, path, last={"step": 200, "value": 200 / 3})
     assert [row["step"] for row in again.rows] == list(range(201))
     assert again.rows[100]["value"] == 100 / 3
     again.add({"step": 201, "value": -1.0})

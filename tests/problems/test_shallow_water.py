@@ -259,6 +259,21 @@ def test_a_step_that_is_too_long_is_said_to_be(problem, argv):
     assert "unstable" in outcome.message and "-dt" in outcome.message and "CFL" in outcome.message
 
 
+@pytest.mark.mpi
+def test_time_steps_that_are_doubtful_are_told(problem, capsys, comm):
+    def said(*words):
+        run(problem, *NO_FILES, "-level", 1, *words)
+        return comm.bcast(capsys.readouterr().out)
+
+    # 40 m/s at -dt 15000 are a CFL of 0.86: above 0.55, and for three steps not lost yet
+    text = said(*DIGITAL, "-dt", 15000, "-t_end", 45000)
+    assert text.count("waves may grow above 0.55") == 1 and "no whole part" not in text
+    text = said(*DIGITAL, "-dt", 3500, "-t_end", 7200)
+    assert "3 steps of 2400 s" in text and "may grow" not in text
+    # with solves that accept the guess nothing ever moves, and an error of zero is no merit
+    assert "have not changed" in said(*DIGITAL, "-ksp_rtol", 0.9, "-dt", 3600, "-t_end", 7200)
+
+
 STATE = "import numpy as np\n\n\ndef vorticity(lon, lat):\n    return {}\n\n\ndef depth(lon, lat):\n    return {}\n"
 
 
@@ -313,9 +328,12 @@ def test_a_restart_says_what_is_other_than_before(problem, comm, capsys, shared_
     outcome, text = said("-t_end", 6 * 3600, "-mass_ksp_type", "gmres", "-ksp_monitor", "ascii:/dev/null")
     assert "are simulated" not in text
     assert "(-mass_ksp_type: default → gmres)" in text and "not bit for bit" in text
+    outcome, text = said("-t_end", 6 * 3600, "-mass_ksp_type", "gmres")
+    assert "nothing is left to do" in text and outcome.result("largest wind") > 0
     table = shared_tmp_path / "diagnostics.csv"
     lines = table.read_text().splitlines(keepends=True)
-    for left in (["nothing"], [], lines[:1], [lines[0], *lines[2:]], [*lines[:3], *lines[4:]], lines[:-1], None):
+    for left in (["nothing"], [], lines[:1], [lines[0], *lines[2:]], [*lines[:3], *lines[4:]], lines[:-1],
+                 [*lines[:-1], lines[-1].replace(".", ".1", 1)], None):  # the last but one: of another run
         comm.barrier()
         if comm.rank == 0:
             table.unlink() if left is None else table.write_text("".join(left))
@@ -342,6 +360,12 @@ def test_a_checkpoint_of_tiles_goes_on_without_them_and_wants_the_same_file(prob
     comm.barrier()
     outcome = problem("shallow_water").SCRIPT.execute([*DIGITAL, *common, "-days", "0.5", "-restart"])
     assert outcome.code == 2 and "has changed" in outcome.message
+    comm.barrier()
+    if comm.rank == 0:
+        file.unlink()
+    comm.barrier()
+    outcome = problem("shallow_water").SCRIPT.execute([*DIGITAL, *common, "-days", "0.5", "-restart"])
+    assert outcome.code == 2 and "cannot be read" in outcome.message
     comm.barrier()
     if comm.rank == 0:
         (out / "checkpoint.npz").write_bytes(b"")

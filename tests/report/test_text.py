@@ -95,6 +95,12 @@ def test_results_state_their_outcome(log, record):
     assert text.splitlines()[-1] == "!!!! the solve converged; 1 of 3 results OUTSIDE tolerance"
 
 
+def test_answers_have_the_digits_that_their_tolerance_asks_for(log, record):
+    fine = {"name": "E", "value": 1.000000234, "expected": 1.0000001, "tolerance": 1e-6}
+    text = to_text(build(log(record()), {"results": [fine, {"name": "T", "value": 36.58123456}]}))
+    assert "E: 1.0000002; expected 1.0000001 ± 1e-06" in text and "T: 36.5812" in text
+
+
 def test_values_that_are_not_finite_are_named(log, record):
     broken = record(relative_residual=math.nan, backward_error=math.nan, converged_reason="DIVERGED_NANORINF",
                     history=[Step(0, math.nan, 0.0, 0.0, 0)])
