@@ -75,7 +75,7 @@ def test_damaged_and_foreign_files_are_refused_on_every_rank(comm, shared_tmp_pa
         damaged[len(damaged) // 3] ^= 1  # one bit in the middle of the values
         path.write_bytes(damaged)
     comm.barrier()
-    with pytest.raises(InvalidInput, match="whole file.*begin the run anew"):
+    with pytest.raises(InvalidInput, match=r"whole file.*begin the run anew"):
         checkpoint.read(path, nodes)
     with np.load(whole) as file:
         arrays = dict(file)
