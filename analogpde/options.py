@@ -112,7 +112,8 @@ KSP_OPTIONS = (
 PC_OPTIONS = (
     Option("pc_analog_levels", "int", 10, "Largest number of levels; 1 is one-level Schwarz.", low=1),
     Option("pc_analog_core", "int", None, "Unknowns of a patch core (default: about half a tile in 2-D, a third "
-           "in 3-D; 20 where convection rules or anisotropy is hidden by the mesh).", low=1),
+           "in 3-D; 20 where convection rules, anisotropy is hidden by the mesh, or 2-D coefficients jump from node to "
+           "node).", low=1),
     Option("pc_analog_overlap", "int", 2, "Layers by which a patch reaches beyond its core, while it fits the tile.",
            low=0),
     Option("pc_analog_strength", "real", None, "Cores and patches grow along couplings above this fraction of the "

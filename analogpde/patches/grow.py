@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from analogpde.compiled import compiled
 
 SMALL_TILE = 32
+# Ratio of two diagonals beyond which coefficients jump. A smooth one changes by less from a node to the next.
+UNLIKE = 1.5
 # Couplings below this fraction of the largest of either row do not hold a core together.
 NEGLIGIBLE = 0.01
 
@@ -131,21 +133,33 @@ def coupling_strength(indptr, indices, values, signed=False):
 
 
 @compiled
-def _unsymmetry(indptr, indices, values, first, owned):
-    difference = total = positive = 0.0
+def _couplings(indptr, indices, values, first, owned, out):
+    rows = indptr.size - 1
+    diagonal = np.empty(rows)
+    for i in range(rows):
+        diagonal[i] = _entry(indptr, indices, values, i, i)
     for i in range(first, first + owned):
-        sign = 1.0 if _entry(indptr, indices, values, i, i) > 0.0 else -1.0
+        sign = 1.0 if diagonal[i] > 0.0 else -1.0
         for e in range(indptr[i], indptr[i + 1]):
-            if indices[e] != i:
-                difference += abs(values[e] - _entry(indptr, indices, values, indices[e], i))
-                total += abs(values[e])
-                positive += max(0.0, sign * values[e])
-    return difference, total, positive
+            j = indices[e]
+            if j != i:
+                out[0] += abs(values[e] - _entry(indptr, indices, values, j, i))
+                out[1] += abs(values[e])
+                out[2] += max(0.0, sign * values[e])
+                out[3] += abs(diagonal[i]) > UNLIKE * abs(diagonal[j]) or abs(diagonal[j]) > UNLIKE * abs(diagonal[i])
+                out[4] += 1.0
 
 
-def unsymmetry(matrix: LocalMatrix) -> tuple[float, float, float]:
-    """Return Σ|a_ij − a_ji|, Σ|a_ij| and Σ|a_ij| of those with the diagonal's sign, over the owned rows' couplings."""
-    return _unsymmetry(matrix.indptr, matrix.indices, matrix.values, matrix.first, matrix.owned)
+def measure_couplings(matrix: LocalMatrix) -> NDArray[np.float64]:
+    """Return what a look at the couplings of the owned rows tells; sums, which add up over ranks.
+
+    Returns:
+        Σ|a_ij − a_ji|; Σ|a_ij|; Σ|a_ij| of those with the diagonal's sign; the number of couplings between unknowns
+        whose diagonals differ by more than `UNLIKE`; the number of couplings.
+    """
+    out = np.zeros(5)
+    _couplings(matrix.indptr, matrix.indices, matrix.values, matrix.first, matrix.owned, out)
+    return out
 
 
 @compiled

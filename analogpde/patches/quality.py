@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from analogpde.compiled import compiled
 from analogpde.patches.blocks import cut_blocks
 from analogpde.patches.grow import SMALL_CORE, LocalMatrix, Patches, coupling_strength, nodes_of
+from analogpde.patches.rules import mostly_border
 
 # A partition is given up when either share below has fallen by more than this.
 LARGEST_FALL = 0.1
-# A core whose second eigenvalue is below this is slow inside: see `slow_cores`.
-SLOW = 0.01
+# A core of so many unknowns whose second eigenvalue is below SLOW is slow inside, below FALLS_APART nearly two cores:
+# see `slow_cores`. Limits for other cores fall with their size, as eigenvalues of a plane's Laplacian do.
+TYPICAL, SLOW, FALLS_APART = 70, 0.01, 0.003
 ZERO = 1e-9
-SAMPLE = 16
+SAMPLE = 32
 
 
 @compiled
@@ -64,19 +66,20 @@ def slow_cores(matrix: LocalMatrix, patches: Patches) -> NDArray[np.int64]:
     One coarse unknown can only shift a core as a whole. Whatever else relaxes slowly in it, the patch's neighbours
     and the coarse level have to remove, badly. Without its surroundings (symmetric part, rows summing to zero, scaled
     to a unit diagonal of A) a core has the eigenvalue 0 of the constant (once more for an unknown that hangs on others
-    outside only); the smallest of the rest tells how fast that goes. Cores of 70: 0.02 for Poisson, 0.015 for degrees 2
-    and 3, 0.002 (nine of ten below 0.007) for an anisotropy of 1 : 1000 at 30°, which no look at the entries shows, or
-    below 0. Only cores that
-    can be made smaller count.
+    outside only); the smallest of the rest, plus what a reaction adds, tells how fast that goes. Cores of 70: 0.02 for
+    Poisson, 0.015 for degrees 2 and 3, 0.002 (nine of ten below 0.007) for an anisotropy of 1 : 1000 at 30°, which no
+    look at the entries shows, or below 0; with coefficients that jump from node to node, a few strongly coupled groups
+    in each, 0.001. Only cores that can be made smaller count.
 
     Returns:
-        Slow cores, and cores looked at.
+        Cores that nearly fall apart, slow cores (those and others), cores looked at, their unknowns, and those of their
+        patches.
     """
     large = np.flatnonzero(patches.coupled & (patches.core >= 2 * SMALL_CORE))
     chosen = np.unique(large[np.linspace(0, len(large) - 1, SAMPLE).astype(np.int64)]) if len(large) else large
     blocks = cut_blocks(matrix, replace(patches, index=patches.index[chosen], core=patches.core[chosen],
                                         size=patches.core[chosen]), 0)
-    slow = 0
+    found = np.array([0, 0, blocks.count, patches.core[chosen].sum(), patches.size[chosen].sum()], np.int64)
     for k in range(blocks.count):
         entries, n = slice(blocks.offsets[k], blocks.offsets[k + 1]), int(blocks.sizes[k])
         core = np.zeros((n, n))
@@ -86,20 +89,26 @@ def slow_cores(matrix: LocalMatrix, patches: Patches) -> NDArray[np.int64]:
         sums = np.array([matrix.values[matrix.indptr[i] : matrix.indptr[i + 1]].sum() for i in rows])
         core = 0.5 * sign * (core + core.T)
         np.fill_diagonal(core, 0.0)
-        reaction = np.median(np.maximum(sign * sums * scale**2, 0.0)) / scale**2  # not at a Dirichlet border alone
-        np.fill_diagonal(core, reaction - core.sum(axis=1))
+        reaction = np.median(np.maximum(sign * sums * scale**2, 0.0))  # not at a Dirichlet border alone
+        np.fill_diagonal(core, -core.sum(axis=1))
         eigenvalues = np.linalg.eigvalsh(scale[:, None] * core * scale)
-        slow += bool((eigenvalues[np.abs(eigenvalues) > ZERO] < SLOW).any())
-    return np.array([slow, blocks.count])
+        slowest = eigenvalues[np.abs(eigenvalues) > ZERO].min(initial=1.0) + reaction
+        found[:2] += slowest < FALLS_APART * TYPICAL / n, slowest < SLOW * TYPICAL / n
+    return found
 
 
-def mostly_slow(count: NDArray[np.int64]) -> bool:
-    """Tell whether seven eighths of the cores of `slow_cores`, summed over ranks, are slow.
+def want_small_cores(count: NDArray[np.int64], positive: bool) -> bool:
+    """Tell by the cores of `slow_cores`, summed over ranks, whether cores should be small.
 
-    Nearly all are where the anisotropy is the matrix's; of degree 2 up to 0.55 are, of a heat sink's tetrahedra 0.65,
-    for couplings of both signs that cancel within some cores.
+    Where couplings have both signs (`positive`) seven eighths have to be slow: nearly all are where the anisotropy is
+    the matrix's; of degree 2 up to 0.55 are, of a heat sink's tetrahedra 0.65, for couplings that cancel within some
+    cores. Else nothing cancels, and one in eight that falls apart is enough: from there on, by measurement
+    (docs/method.md), the iterations saved outweigh the arrays, but where patches are mostly border (3-D).
     """
-    return bool(8 * count[0] > 7 * count[1])
+    apart, slow, seen, core, size = (int(number) for number in count)
+    if positive:
+        return 8 * slow > 7 * seen
+    return 8 * apart > seen and not mostly_border(core, size, 1, False)
 
 
 def still_fits(before: NDArray[np.int64], now: NDArray[np.int64]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analogpde.chip import Chip
 from analogpde.tile.blocks import Blocks
@@ -25,11 +26,24 @@ STRENGTH = 0.25  # couplings below this fraction of the largest are not followed
 ONE_WAY = 0.1
 # Fewer couplings of the diagonal's sign than this fraction hide no anisotropy from a look at the entries.
 POSITIVE = 0.01
+# Fewer couplings between unlike diagonals than this fraction of all are an interface, not a rough coefficient.
+UNEVEN = 0.05
 # Local solves that smooth P are shifted as the tiles are, but by no more: beyond that P grows too narrow.
 LARGEST_SHIFT_OF_P = 0.01
 # Tiles of a smaller shift, of the diagonal, see a stiff island move as one where their patch holds all of it, and leave
 # a jump to cores that do not: then each core needs its own coarse unknown.
 LEAST_SHIFT = 1e-3
+
+
+def judge_couplings(sums: NDArray[np.float64]) -> tuple[bool, bool, bool]:
+    """Judge the sums of `measure_couplings`, over all ranks.
+
+    Returns:
+        Whether convection rules; whether couplings of the diagonal's sign may hide an anisotropy; whether coefficients
+        are rough.
+    """
+    one_way, total, positive, unlike, count = sums
+    return bool(one_way > ONE_WAY * total), bool(positive > POSITIVE * total), bool(unlike > UNEVEN * count)
 
 
 def mostly_border(core: int, size: int, vectors: int, small: bool) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analogpde.patches.grow import SMALL_TILE, LocalMatrix, Patches, make_patches, restrict, unsymmetry
-from analogpde.patches.quality import cohesion, mostly_slow, slow_cores, still_fits
-from analogpde.patches.rules import ONE_WAY, POSITIVE, STRENGTH
+from analogpde.patches.grow import SMALL_TILE, LocalMatrix, Patches, make_patches, measure_couplings, restrict
+from analogpde.patches.quality import cohesion, slow_cores, still_fits, want_small_cores
+from analogpde.patches.rules import STRENGTH, judge_couplings
 from analogpde.patches.smooth import Rows
 from analogpde.petsc import lattice, log
 from analogpde.petsc.exchange import Exchange, between, beyond, number
@@ -147,7 +147,7 @@ class Partition:
         tile: rows of a tile.
         core, overlap: options, as in `make_patches`.
         strength: below which fraction of the largest couplings are not followed; None: `STRENGTH`.
-        hidden: whether the finer levels hide an anisotropy (`slow_cores`); None finds out, on the finest level.
+        slow: whether large cores of the finest level are slow inside (`slow_cores`); None finds out, on that level.
         alone: there is no coarse level, and no reason for small cores.
         boxes: cut the boxes of a lattice, if the matrix has coordinates that allow it: equal ones can share a tile.
         own: the matrix's `getValuesCSR`, where the caller has it.
@@ -155,7 +155,7 @@ class Partition:
 
     def __init__(
         self, matrix: PETSc.Mat, tile: int, *, core: int | None, overlap: int, strength: float | None,
-        hidden: bool | None = False, alone: bool = False, boxes: bool = False, own: Rows | None = None,
+        slow: bool | None = False, alone: bool = False, boxes: bool = False, own: Rows | None = None,
     ) -> None:
         comm = matrix.getComm().tompi4py()
         self._threshold, self._block = STRENGTH if strength is None else strength, matrix.getBlockSize()
@@ -163,16 +163,18 @@ class Partition:
         self.boxes: NDArray[np.int64] | None = None
         with log.EVENTS["Partition"]:
             self.seen = Seen(matrix, overlap, self._block, own)
-            self._convective, positive = self._look(matrix)
-            self.hidden = bool(hidden)
-            self.small = not alone and core is None and (self._convective or self.hidden)
+            self._convective, positive, self._rough = self._look(matrix)
+            self.slow = bool(slow)
+            self.small = not alone and core is None and (self._convective or self.slow)
             self._cut(matrix, tile, core, overlap, boxes)
             # small tiles have small cores; of nodes of several unknowns one coarse unknown is not asked for everything
-            wanted = hidden is None and not alone and core is None and tile > SMALL_TILE and self._block == 1
-            if wanted and positive:
-                slow = together(comm, lambda: slow_cores(self.seen.matrix, self.patches))
-                self.hidden = mostly_slow(comm.allreduce(slow))
-                if self.hidden and not self.small:
+            wanted = slow is None and not alone and core is None and tile > SMALL_TILE and self._block == 1
+            if wanted and (positive or self._rough):
+                count = together(comm, lambda: slow_cores(self.seen.matrix, self.patches))
+                total = np.empty_like(count)
+                comm.Allreduce(count, total)
+                self.slow = want_small_cores(total, positive)
+                if self.slow and not self.small:
                     self.small = True
                     self._cut(matrix, tile, core, overlap, boxes)
         self.columns: NDArray[np.int64] | None = None
@@ -211,13 +213,16 @@ class Partition:
         if self._cohesion is None:
             self._cohesion = self._measure(matrix)
         self.seen.read(matrix, own)
-        return self._look(matrix)[0] == self._convective and still_fits(self._cohesion, self._measure(matrix))
+        convective, _, rough = self._look(matrix)
+        same = convective == self._convective and rough == self._rough
+        return same and still_fits(self._cohesion, self._measure(matrix))
 
-    def _look(self, matrix: PETSc.Mat) -> tuple[bool, bool]:
-        """Tell whether convection rules, and whether entries of the diagonal's sign may hide something. Collective."""
-        own = np.array(unsymmetry(self.seen.matrix))
-        one_way, total, positive = matrix.getComm().tompi4py().allreduce(own)
-        return bool(one_way > ONE_WAY * total), bool(positive > POSITIVE * total)
+    def _look(self, matrix: PETSc.Mat) -> tuple[bool, bool, bool]:
+        """Return what `judge_couplings` makes of the matrix. Collective."""
+        own = measure_couplings(self.seen.matrix)
+        total = np.empty_like(own)
+        matrix.getComm().tompi4py().Allreduce(own, total)
+        return judge_couplings(total)
 
     def _measure(self, matrix: PETSc.Mat) -> NDArray[np.int64]:
         comm = matrix.getComm().tompi4py()

@@ -295,7 +295,7 @@ class AnalogPC:
             self.partitionings += level == 0
             self._partitions.append(Partition(matrix, settings.largest_block, core=settings.core,
                                               overlap=settings.overlap, strength=settings.strength,
-                                              hidden=self._partitions[0].hidden if level else None,
+                                              slow=self._partitions[0].slow if level else None,
                                               alone=settings.levels == 1, boxes=settings.tiles is not None, own=own))
         return self._partitions[level]
 

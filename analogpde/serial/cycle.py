@@ -18,20 +18,19 @@ from analogpde.errors import ProgrammingFailed
 from analogpde.options import check_core
 from analogpde.patches.blocks import cut_blocks, gather, scatter_cores
 from analogpde.patches.equilibration import SPREAD, left, scan, slope, uneven, votes, words
-from analogpde.patches.grow import SMALL_TILE, LocalMatrix, make_patches, unsymmetry
+from analogpde.patches.grow import SMALL_TILE, LocalMatrix, make_patches, measure_couplings
 from analogpde.patches.prolong import find_bonds, islands, tentative, tentative_rows
-from analogpde.patches.quality import mostly_slow, slow_cores
+from analogpde.patches.quality import slow_cores, want_small_cores
 from analogpde.patches.rules import (
     LARGEST_COMPLEXITY,
     LARGEST_SHIFT_OF_P,
     LEAST_SHIFT,
-    ONE_WAY,
-    POSITIVE,
     SMOOTHING_WEIGHT,
     STALLED,
     STRENGTH,
     choose_slices,
     choose_truncation,
+    judge_couplings,
     mostly_border,
     sampled_cost,
     smoothing_sweeps,
@@ -104,22 +103,22 @@ class Smoother:
 
     def __init__(
         self, matrix: sp.csr_matrix, settings: Settings, level: int, first_tile: int, near: NDArray[np.float64],
-        block: int, hidden: bool | None,
+        block: int, slow: bool | None,
     ) -> None:
         self._settings, self._near, n = settings, near, matrix.shape[0]
         self._local = LocalMatrix(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data, 0, n)
-        one_way, couplings, positive = unsymmetry(self._local)
-        convective, alone = one_way > ONE_WAY * couplings, settings.levels == 1
+        convective, positive, rough = judge_couplings(measure_couplings(self._local))
+        alone = settings.levels == 1
         cut = functools.partial(
             make_patches, self._local, settings.largest_block, core=settings.core, overlap=settings.overlap,
             threshold=STRENGTH if settings.strength is None else settings.strength, block=block, signed=convective)
-        patches = cut(small=not alone and (convective or bool(hidden)))
-        if (hidden is None and not alone and positive > POSITIVE * couplings and settings.core is None
+        patches = cut(small=not alone and (convective or bool(slow)))
+        if (slow is None and not alone and (positive or rough) and settings.core is None
                 and settings.largest_block > SMALL_TILE and block == 1):
-            hidden = mostly_slow(slow_cores(self._local, patches))
-            patches = cut(small=convective or hidden)
-        self.patches, self.hidden = patches, bool(hidden)
-        small = settings.core is None and not alone and (convective or self.hidden)
+            slow = want_small_cores(slow_cores(self._local, patches), positive)
+            patches = cut(small=convective or slow)
+        self.patches, self.slow = patches, bool(slow)
+        small = settings.core is None and not alone and (convective or self.slow)
         self.tiles = patches.count
         self.border = mostly_border(int(patches.core.sum()), int(patches.size.sum()), near.shape[1], small)
         self._blocks = cut_blocks(self._local, patches, first_tile)
@@ -268,7 +267,7 @@ class Cycle:
                 self.programmed.add(level.bank.programmed)
 
     def _build(self, near: NDArray[np.float64], block: int) -> None:
-        settings, first_tile, hidden = self._settings, 0, None
+        settings, first_tile, slow = self._settings, 0, None
         while True:
             current, level = self._matrices[-1], len(self._levels)
             size = current.shape[0]
@@ -277,8 +276,8 @@ class Cycle:
                 return
             if level and level + 1 >= settings.levels:
                 break
-            smoother = Smoother(current, settings, level, first_tile, near, block, hidden)
-            hidden = smoother.hidden
+            smoother = Smoother(current, settings, level, first_tile, near, block, slow)
+            slow = smoother.slow
             self._levels.append(smoother)
             first_tile += smoother.tiles
             if settings.levels == 1:

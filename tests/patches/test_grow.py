@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from analogpde.patches.grow import SMALL_CORE, LocalMatrix, coupling_strength, make_patches, unsymmetry
+from analogpde.patches.grow import SMALL_CORE, LocalMatrix, coupling_strength, make_patches, measure_couplings
 
 TILES = [1, 2, 5, 16, 64]
 
@@ -225,21 +225,24 @@ def test_growth_is_repeatable(tools, matrix):
     np.testing.assert_array_equal(first.label, again.label)
 
 
-def test_unsymmetry(tools):
+def test_couplings_are_measured(tools):
     n = 5
     for left, right, expected in ((-1.0, -1.0, 0.0), (-2.0, 0.0, 2.0), (-1.5, -0.5, 1.0)):
         matrix = sp.diags([left, 2.0, right], [-1, 0, 1], shape=(n, n)).tocsr()
         matrix.eliminate_zeros()
-        difference, total, positive = unsymmetry(tools.seen(matrix)[0])
-        assert positive == 0.0
+        difference, total, positive, unlike, count = measure_couplings(tools.seen(matrix)[0])
+        assert (positive, unlike, count) == (0.0, 0.0, matrix.nnz - n)
         # every pair of neighbours has the difference |left − right| seen from the ends that hold an entry
         ends = sum(value != 0.0 for value in (left, right))
         assert difference == pytest.approx(ends * (n - 1) * abs(left - right))
         assert difference / total == pytest.approx(expected * ends / 2)
-        negative = unsymmetry(tools.seen((-matrix).tocsr())[0])  # signs count against the diagonal's
-        assert negative == (difference, total, 0.0)
+        negative = measure_couplings(tools.seen((-matrix).tocsr())[0])  # signs count against the diagonal's
+        assert negative.tolist() == [difference, total, 0.0, 0.0, count]
     central = sp.diags([-3.0, 2.0, 1.0], [-1, 0, 1], shape=(n, n)).tocsr()  # Péclet 2, central differences
-    assert unsymmetry(tools.seen(central)[0])[1:] == (4 * (n - 1), n - 1)
+    assert measure_couplings(tools.seen(central)[0])[1:3].tolist() == [4 * (n - 1), n - 1]
+    # 1.4 and 1.43 times the one before are alike, 2.1 times and a third are not
+    jumps = sp.diags([1.0, 1.4, 2.0, 4.2, 1.4]) + sp.diags([-0.1, -0.1], [-1, 1], shape=(n, n))
+    assert measure_couplings(tools.seen(sp.csr_matrix(jumps))[0])[3:].tolist() == [4, 8]
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

@@ -146,15 +146,19 @@ def test_contract(comm, run, name, chip):
     assert (done.analog.programmings, done.analog.partitionings) == (2, 1)
 
 
-@pytest.mark.parametrize(("make", "most", "small"), [(turned, 25, True), (flow, 30, True), (quadratic, 25, False)])
-def test_cores_are_small_where_one_coarse_unknown_says_too_little(comm, solve, make, most, small):
-    # large enough that cores of half a tile need more than the target for the turned anisotropy
-    whole = make(64, 2) if make is quadratic else make(128)
+@pytest.mark.parametrize(("name", "most", "small"), [
+    ("turned", 25, True), ("flow", 30, True), ("rough", 40, True), ("lognormal", 18, False), ("quadratic", 25, False)])
+def test_cores_are_small_where_one_coarse_unknown_says_too_little(comm, solve, gallery, name, most, small):
+    # large enough that cores of half a tile need more than the target for the turned anisotropy and the rough coefficient
+    log = np.random.default_rng(2).normal(size=(128, 128))
+    whole = {"turned": lambda: turned(128), "flow": lambda: flow(128), "quadratic": lambda: quadratic(64, 2),
+             "rough": lambda: diffusion(gallery, 128, np.exp(3 * log)),
+             "lognormal": lambda: diffusion(gallery, 128, np.exp(log))}[name]()
     done = solve(whole, np.random.default_rng(5).normal(size=whole.shape[0]), ksp_rtol=1e-8)
     assert done.reason > 0
     assert done.iterations <= most
     cores = np.concatenate(comm.allgather(done.analog._partitions[0].patches.core))
-    assert (cores.mean() <= 20) == small
+    assert (cores.mean() <= 25) == small  # what is left over of a core joins a neighbour: some have up to 25
 
 
 @pytest.mark.parametrize("seed", range(4))

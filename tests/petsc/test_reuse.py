@@ -93,6 +93,15 @@ def test_isotropic_cores_do_not_stay_for_an_anisotropic_problem(solve, distribut
     assert not set(before) & set(now)
 
 
+def test_cores_of_a_smooth_coefficient_do_not_stay_for_a_rough_one(solve, gallery, distribute):
+    smooth = gallery.poisson(40, 40)
+    scale = sp.diags_array(np.exp(1.5 * np.random.default_rng(2).normal(size=1600)))
+    done = solve(smooth)
+    before, now = with_values(done, distribute, sp.csr_matrix(scale @ smooth @ scale))
+    assert not set(before) & set(now)
+    done.assert_fp32()
+
+
 def test_freed_unknowns_are_partitioned_anew(solve, gallery, distribute):
     # one side held (1 on the diagonal, zeros kept), then free: nothing was grown for it
     free = plane(1.0, 1.0)
