@@ -149,7 +149,7 @@ def test_contract(comm, run, name, chip):
 @pytest.mark.parametrize(("name", "most", "small"), [
     ("turned", 25, True), ("flow", 30, True), ("rough", 40, True), ("lognormal", 18, False), ("quadratic", 25, False)])
 def test_cores_are_small_where_one_coarse_unknown_says_too_little(comm, solve, gallery, name, most, small):
-    # large enough that cores of half a tile need more than the target for the turned anisotropy and the rough coefficient
+    # large enough that cores of half a tile need more than the target for "turned" and mostly for "rough"
     log = np.random.default_rng(2).normal(size=(128, 128))
     whole = {"turned": lambda: turned(128), "flow": lambda: flow(128), "quadratic": lambda: quadratic(64, 2),
              "rough": lambda: diffusion(gallery, 128, np.exp(3 * log)),
