@@ -254,6 +254,9 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
 TABLE: dict[str, Option] = {option.name: option for _, group in GROUPS for option in group}
 
 _OURS = re.compile(r"^(?P<prefix>.*?)(?P<name>(?:(?:ksp|pc)_)?analog_.+)$")
+# analog_ksp_max_it, analog_heat_pc_type: PETSc's, or ours, of a solver whose prefix has analog_ in it
+_PREFIX = re.compile(r"^(?:(?:ksp|pc)_)?analog_(?:\w+?_)??(?=(?:ksp|pc|mat|snes|ts|tao|st|eps|mg|sub|fieldsplit|"
+                     r"analog)_)")
 
 
 def check_core(core: int | None, rows: int) -> None:
@@ -315,6 +318,13 @@ def check_names(names: Iterable[str]) -> None:
             continue
         if match is None or match["name"] in TABLE or match["name"].startswith(("pc_analog_mg_", "pc_analog_pc_mg_")):
             continue
+        if ends := _PREFIX.match(match["name"]):
+            rest = match["name"][ends.end():]
+            if "analog_" in rest:
+                check_names([rest])
+                continue
+            if not did_you_mean(match["name"], TABLE, likeness=0.78):  # -analog_pc_levels is a slip
+                continue
         foreign = bool(match["prefix"]) and match["name"].startswith("analog_")
         field = "" if foreign else _in_a_file(match["name"].removeprefix("analog_"))
         near = did_you_mean(match["name"], TABLE, likeness=0.85 if foreign else 0.6)

@@ -138,8 +138,21 @@ def test_the_message_names_the_option_as_it_was_typed():
         TABLE["ksp_analog_residual_bits"].parse("99", written="flow_ksp_analog_residual_bits")
 
 
+@pytest.mark.parametrize("prefix", ["analog_", "my_analog_", "ksp_analog_", "analog_1_", "analog_heat_"])
+@pytest.mark.parametrize("name", ["ksp_type", "ksp_max_it", "pc_mg_levels", "pc_asm_overlap", "mat_type", "st_pc_type"])
+def test_petscs_names_pass_with_prefixes_like_ours(prefix, name):
+    check_names([prefix + name])
+
+
+def test_names_like_petscs_with_prefixes_like_ours_are_still_looked_at():
+    for name, meant in (("analog_pc_levels", "-pc_analog_levels"), ("analog_ksp_stagnation", "-ksp_analog_stagnation"),
+                        ("my_analog_ksp_analog_stagnaton", "-ksp_analog_stagnation")):
+        with pytest.raises(InvalidInput, match=meant):
+            check_names([name])
+
+
 @pytest.mark.parametrize("name", sorted(TABLE))
-@pytest.mark.parametrize("prefix", ["", "flow_", "sub_1_"])
+@pytest.mark.parametrize("prefix", ["", "flow_", "sub_1_", "analog_", "my_analog_"])
 def test_known_names_pass_with_any_prefix(prefix, name):
     check_names([prefix + name])
 

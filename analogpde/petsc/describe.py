@@ -16,7 +16,7 @@ def describe_levels(matrices: list[PETSc.Mat], levels: list[Any], settings: Sett
     """Return a line for each level, one of their complexity and one of the tiles' health. Collective.
 
     Args:
-    matrices: of the levels. levels: smoothers and the coarsest tile, None for a digital one.
+        matrices: of the levels. levels: smoothers and the coarsest tile, None for a digital one. settings: of both.
     """
     entries = [matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"] for matrix in matrices]
     comm = matrices[0].getComm().tompi4py()
@@ -25,25 +25,28 @@ def describe_levels(matrices: list[PETSc.Mat], levels: list[Any], settings: Sett
     noun = f"patches by BlockAMC on up to {4**blockamc} arrays" if blockamc else "tiles"
     for depth, context in enumerate(levels):
         size = matrices[depth].getSize()[0]
-        fill = f"{entries[depth] / max(1, size):.1f} entries a row"
+        row = f"{entries[depth] / max(1, size):.1f} entries a row"
         ranks = comm.allreduce(int(matrices[depth].getLocalSize()[0] > 0))
         where = f" on {ranks} of {comm.size} ranks" if comm.size > 1 else ""
         if isinstance(context, Smoother):
             driven = comm.allreduce(context.bank.lines)
             shift = comm.allreduce(context.bank.shift * context.bank.count) / max(1, context.tiles)
+            patch = driven / max(1, context.tiles)
+            fill = f"fill {patch / settings.largest_block:.0%}"
             lines.append(
-                f"level {depth}: {size} unknowns, {fill}, {context.tiles} {noun}{where}, mean core "
-                f"{size / max(1, context.tiles):.0f}, mean patch {driven / max(1, context.tiles):.0f}, shift "
-                f"{shift:.3g}")
+                f"level {depth}: {size} unknowns, {row}, {context.tiles} {noun}{where}, mean core "
+                f"{size / max(1, context.tiles):.0f}, mean patch {patch:.0f} ({fill}), shift {shift:.3g}")
         elif context is None:
-            lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, digital LU on every rank")
+            lines.append(f"level {depth} (coarsest): {size} unknowns, {row}, digital LU on every rank")
         else:
             tile = settings.chip.tile_size
             where = f"BlockAMC on {4**context.depth} arrays of {tile}" if context.depth else "one tile"
-            lines.append(f"level {depth} (coarsest): {size} unknowns, {fill}, {where}")
+            lines.append(f"level {depth} (coarsest): {size} unknowns, {row}, {where}")
     complexity = sum(entries) / max(1.0, entries[0])
-    lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest)")
+    shared = "; no tile is shared, as the chip has one for every patch" if settings.tiles is None else ""
+    lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest){shared}")
     return [*lines, _health(comm, levels, settings.chip)]
+
 
 def _health(comm: MPI.Comm, levels: list[Any], chip: Chip) -> str:
     """Return what probe shots of all tiles of all levels have shown. Collective."""

@@ -38,6 +38,9 @@ REASONS.update({2: "CONVERGED_RTOL", 3: "CONVERGED_ATOL", 4: "CONVERGED_ITS", -5
 _SEARCH_FAILED = (
     "With these corrections it could not be found out whether the matrix is nearly singular: without that no error can "
     "be told. An indefinite matrix does this (-ksp_analog_accelerator fcg says so of a symmetric one). ")
+_STALE = (
+    "The tiles hold older values of the matrix (KSPSetReusePreconditioner, -pc_analog_reprogram never): let them be "
+    "programmed anew. ")
 _SINGULAR = (
     "The matrix is singular: nothing is left of the constant, or of a vector declared near-null. Attach the null space "
     "(MatSetNullSpace), and remove from the right-hand side what no x reaches (MatNullSpaceRemove with the null space "
@@ -54,7 +57,7 @@ def _weight(ksp: PETSc.KSP, transposed: bool = False) -> NDArray[np.float64] | N
 class AnalogKSP:
     """The petsc4py context behind `-ksp_type analog`. Every hook is collective."""
 
-    _depth = 0  # solves under way on this rank, one inside the other
+    under_way = 0  # solves of this rank, one inside the other
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {option.name: option.default for option in KSP_OPTIONS}
@@ -135,7 +138,7 @@ class AnalogKSP:
     # ---- what they do -----------------------------------------------------------------------------------
 
     def _begin(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, *, transposed: bool) -> None:
-        AnalogKSP._depth += 1
+        AnalogKSP.under_way += 1
         try:
             # after values have changed without KSPSetOperators, PETSc would do it inside the first application only
             ksp.getPC().setUp()
@@ -147,7 +150,7 @@ class AnalogKSP:
             check(function("VecLockReadPop", ctypes.c_void_p)(b.handle))
             raise
         finally:
-            AnalogKSP._depth -= 1
+            AnalogKSP.under_way -= 1
 
     def _solve(self, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, transposed: bool) -> None:
         comm = ksp.getComm().tompi4py()
@@ -194,7 +197,9 @@ class AnalogKSP:
         elif status is Status.DIVERGED_DTOL and history[-1].iteration == 0:
             advice = FAR_GUESS
         if status.code < 0:
-            advice = clipping(operations) + advice
+            pc = ksp.getPC()
+            stale = pc.getType() == "analog" and not pc.getPythonContext().holds(ksp.getOperators()[1])
+            advice = (_STALE if stale else "") + clipping(operations) + advice
         record = SolveRecord(
             prefix=ksp.getOptionsPrefix() or "", unknowns=b.getSize(), iterations=history[-1].iteration,
             converged_reason=REASONS.get(reason, str(reason)), advice=advice,
@@ -207,7 +212,7 @@ class AnalogKSP:
             entries=self._entries)
         system.destroy()
         if comm.size == MPI.COMM_WORLD.size:  # a solver on part of the ranks is somebody's inner solver
-            log.add(record, inside_another=AnalogKSP._depth > 1)
+            log.add(record, inside_another=AnalogKSP.under_way > 1)
         self._tell(comm, record)
 
     def _slow_modes(
@@ -229,8 +234,9 @@ class AnalogKSP:
 
     def _soft(self, ksp: PETSc.KSP, b: PETSc.Vec, host: Ledger, units: Units) -> bool:
         """Tell whether A may be nearly singular, by its coarsest operator or the tiles' corrections. Collective."""
-        on_tiles, context = ksp.getOperators()[1], ksp.getPC().getPythonContext()
-        if context.softness < SOFT:
+        (matrix, on_tiles), context = ksp.getOperators(), ksp.getPC().getPythonContext()
+        # of another matrix, or other values, the tiles say nothing of this one
+        if matrix.handle != on_tiles.handle or not context.holds(on_tiles) or context.softness < SOFT:
             return True
         counts, diagonal = context.shots, on_tiles.getDiagonal()
         system = System(ksp, b, None, host, units=units)

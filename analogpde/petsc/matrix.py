@@ -69,6 +69,8 @@ def as_aij(matrix: PETSc.Mat, what: str, remedy: str) -> tuple[PETSc.Mat, bool]:
     kind = matrix.getType()
     if kind in _SHELLS:
         raise InvalidInput(what, kind, "an assembled matrix (aij, baij, sbaij, dense, nest)", remedy)
+    if kind is None:
+        raise InvalidInput(what, "no matrix", "an assembled one", "Call KSPSetOperators first; KSPReset takes it away.")
     rows, columns = matrix.getSize()
     if rows != columns:
         raise InvalidInput("matrix", f"{rows} × {columns}", "a square matrix")

@@ -20,10 +20,19 @@ from analogpde.petsc.describe import describe_levels
 from analogpde.petsc.equilibration import Equilibration, equilibrated
 from analogpde.petsc.guard import carried, report, say, soft, together
 from analogpde.petsc.hierarchy import CoarsestTile, Settings, Smoother, tile_use
-from analogpde.petsc.matrix import as_aij, galerkin, has_near_null, near_null_vectors, nullity, refuse_zero_diagonal
+from analogpde.petsc.ksp import AnalogKSP
+from analogpde.petsc.matrix import (
+    as_aij,
+    galerkin,
+    has_near_null,
+    near_null_vectors,
+    nullity,
+    refuse_zero_diagonal,
+    version,
+)
 from analogpde.petsc.options import guard_names, help_text, read, read_chip, read_multigrid, read_tiles, wants_help
 from analogpde.petsc.partition import Partition
-from analogpde.petsc.recheck import LARGEST, excess, needs_a_fixed_pc
+from analogpde.petsc.recheck import LARGEST, excess, fixed_pc_around, needs_a_fixed_pc
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.blockamc import DEEPEST
 from analogpde.tile.sharing import Budget
@@ -67,6 +76,8 @@ def _times(count: int) -> str:
 class AnalogPC:
     """The petsc4py context behind `-pc_type analog`. Every hook is collective."""
 
+    warned_inside = False  # of all of a process: GAMG has many
+
     def __init__(self) -> None:
         self.settings = Settings(chip=load(TABLE["analog_chip"].default))
         self.reprogram = "on_change"
@@ -80,6 +91,7 @@ class AnalogPC:
         self._equilibration: Equilibration | None = None
         self._partitions: list[Partition] = []
         self._fingerprint: tuple[bytes, bytes] | None = None
+        self._holds: tuple[int, int] | None = None  # version of the matrix on the tiles
         self._lines: list[str] = []
         self._host = Ledger()
         self._warned, self._withdrawn = False, 0
@@ -141,6 +153,7 @@ class AnalogPC:
         if self._levels and self.reprogram == "on_change" and fingerprint == self._fingerprint:
             if converted:
                 matrix.destroy()
+            self._holds = version(pc.getOperators()[1])
             return
         self._free(partitions=not self._fingerprint or fingerprint[0] != self._fingerprint[0])
         if converted:
@@ -151,7 +164,7 @@ class AnalogPC:
         except BaseException:
             self._free()
             raise
-        self._fingerprint = fingerprint
+        self._fingerprint, self._holds = fingerprint, version(pc.getOperators()[1])
         self.programmings += 1
         log.session().chip = self.settings.chip.as_dict()
         log.add_setup(pc.getOptionsPrefix() or "", log.clock() - start, log.machine - before)
@@ -192,7 +205,14 @@ class AnalogPC:
     def preSolve(self, pc: PETSc.PC, ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Warn of a KSP whose residual norm is not the true one when the preconditioner varies."""
         self._ways.clear()
-        if not self._warned and not self.settings.chip.deterministic and needs_a_fixed_pc(ksp):
+        if self._warned or self.settings.chip.deterministic:
+            return
+        if not AnalogPC.warned_inside and not AnalogKSP.under_way and (option := fixed_pc_around(ksp)):
+            AnalogPC.warned_inside = True
+            say(MPI.COMM_WORLD, "analogpde: tiles are part of another preconditioner, which then varies. "
+                "PETSc's GMRES (the default), CG and the like take it for fixed, and may say 'converged' when they are "
+                f"not. Use {option} analog, fgmres or gcr, if you have not set it in the program.")
+        elif needs_a_fixed_pc(ksp):
             self._warned = True
             say(pc.getComm().tompi4py(), f"analogpde: KSP {ksp.getType()} takes the preconditioner for fixed and "
                 "linear, which tiles are not: its residual norms may be wrong. Where it says 'converged' the residual "
@@ -239,6 +259,10 @@ class AnalogPC:
         """How soft the coarsest operator is (`analogpde.refine.modes.softness`); 0 if that is not known."""
         last = self._levels[-1] if self._levels else None
         return last.softness if isinstance(last, CoarsestTile) else 0.0
+
+    def holds(self, matrix: PETSc.Mat) -> bool:
+        """Tell whether the tiles hold this matrix as it is now, not another or older values."""
+        return self._holds == version(matrix)
 
     def weight(self, transposed: bool) -> NDArray[np.float64] | None:
         """Return what equations of different size are to be multiplied by, this rank's; None if they are alike."""
@@ -430,8 +454,8 @@ class AnalogPC:
                 self.digital_parts.append(f"the coarsest level, {matrices[depth].getSize()[0]} unknowns, is solved by "
                                           f"digital LU (no tile of {self.settings.chip.tile_size} holds it)")
             elif kind != "python":
-                self.digital_parts.append(f"level {depth}, {matrices[depth].getSize()[0]} unknowns, uses the digital "
-                                          f"preconditioner '{kind}' in place of its tiles")
+                self.digital_parts.append(f"level {depth}, {matrices[depth].getSize()[0]} unknowns, uses PC "
+                                          f"'{kind}' in place of its tiles")
         if self._levels[-1] is None:
             _factorise(cycle.getMGSmoother(0), matrices[-1])
         return cycle
@@ -458,7 +482,7 @@ class AnalogPC:
         if self._equilibration is not None:
             self._equilibration.free()
             self._equilibration = None
-        self._levels, self._owned, self._fingerprint = [], [], None
+        self._levels, self._owned, self._fingerprint, self._holds = [], [], None, None
         self.tile_use = None
         self._lines = []
         if partitions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from analogpde.petsc.stack import PETSc
 
@@ -10,6 +11,8 @@ _NEED_A_FIXED_PC = (
     "bcgs", "bcgsl", "bicg", "cg", "cgs", "cr", "dgmres", "fbcgs", "fbcgsr", "gmres", "groppcg", "ibcgs", "lgmres",
     "minres", "pgmres", "pipebcgs", "pipecg", "pipecr", "qmrcgs", "symmlq", "tcqmr", "tfqmr")
 """Types that update the residual, or its norm, by recurrences that hold for such a preconditioner only."""
+_INSIDE = re.compile(r"(mg_(levels|coarse|fine)|sub|fieldsplit|ksp|redundant|telescope)_")
+"""Where PETSc's preconditioners put the options prefix of the solvers in them behind their own."""
 LARGEST = 10.0
 """Times the tolerance that a residual may have and still pass for what rounding and one noisy application leave."""
 _SAID = (PETSc.KSP.ConvergedReason.CONVERGED_RTOL, PETSc.KSP.ConvergedReason.CONVERGED_ATOL,
@@ -21,6 +24,19 @@ def needs_a_fixed_pc(ksp: PETSc.KSP) -> bool:
     if (ksp.getOptionsPrefix() or "").endswith("esteig_"):
         return False  # GAMG's and Chebyshev's look at the largest eigenvalue: an estimate, no answer
     return ksp.getType() in _NEED_A_FIXED_PC
+
+
+def fixed_pc_around(ksp: PETSc.KSP) -> str:
+    """Return the option that tells the type of the KSP whose preconditioner this one is part of; '' if it is flexible.
+
+    Nothing leads from an inner solver to the outer one: its type is known by its option only.
+    """
+    if ksp.getTabLevel() == 0 or ksp.getType() == "analog":
+        return ""
+    prefix = ksp.getOptionsPrefix() or ""
+    option = prefix[: inside.start() if (inside := _INSIDE.search(prefix)) else 0] + "ksp_type"
+    kind = PETSc.Options().getString(option, "")
+    return f"-{option}" if not kind or kind in _NEED_A_FIXED_PC else ""
 
 
 def excess(ksp: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec, *, transposed: bool) -> float:

@@ -350,18 +350,19 @@ class Cycle:
         tile, lines = self._settings.chip.tile_size, []
         for depth, level in enumerate(self._levels):
             size = self._matrices[depth].shape[0]
-            fill = f"{entries[depth] / size:.1f} entries a row"
+            row = f"{entries[depth] / size:.1f} entries a row"
             last = " (coarsest)" if depth and depth == len(self._levels) - 1 else ""
             if isinstance(level, Smoother):
                 blockamc = self._settings.blockamc
                 noun = f"patches by BlockAMC on up to {4**blockamc} arrays" if blockamc else "tiles"
-                what = (f"{level.tiles} {noun}, mean core {size / level.tiles:.0f}, mean patch "
-                        f"{level.bank.lines / level.tiles:.0f}, shift {level.bank.shift:.3g}")
+                patch = level.bank.lines / level.tiles
+                what = (f"{level.tiles} {noun}, mean core {size / level.tiles:.0f}, mean patch {patch:.0f} (fill "
+                        f"{patch / self._settings.largest_block:.0%}), shift {level.bank.shift:.3g}")
             elif isinstance(level, Whole):
                 what = f"BlockAMC on {4**level.depth} arrays of {tile}" if level.depth else "one tile"
             else:
                 what = "digital LU"
-            lines.append(f"level {depth}{last}: {size} unknowns, {fill}, {what}")
+            lines.append(f"level {depth}{last}: {size} unknowns, {row}, {what}")
         if len(self._levels) > 1:
             lines.append(f"operator complexity {sum(entries) / entries[0]:.2f} (entries of all levels over the finest)")
         banks = [level.bank for level in self._levels if level.bank is not None]

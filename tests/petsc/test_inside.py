@@ -7,6 +7,8 @@ import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as linalg
 
+from analogpde.petsc.pc import AnalogPC
+
 pytestmark = pytest.mark.mpi
 
 SMOOTHER = {"pc_type": "gamg", "pc_gamg_coarse_eq_limit": 30, "mg_levels_ksp_type": "richardson",
@@ -99,6 +101,27 @@ def test_solvers_that_need_a_fixed_preconditioner_are_warned_of_noise(
     done.ksp.solve(done.rhs, done.solution)
     said = capsys.readouterr().err
     assert said.count("fgmres") == int(warned and PETSc.COMM_WORLD.rank == 0)  # once
+
+
+@pytest.mark.parametrize(("given", "told"), [
+    ({"ksp_type": "gmres"}, True), ({"ksp_type": "cg"}, True), ({"ksp_type": "fgmres"}, False), ({}, False),
+    ({"ksp_type": "gmres", "analog_chip": "ideal"}, False)])
+@pytest.mark.parametrize("place", ["gamg smoother", "asm"])
+def test_solvers_around_tiles_deeper_inside_are_warned_of_once(PETSc, solve, gallery, given, told, place, capsys,
+                                                               monkeypatch):
+    done = solve(gallery.poisson(20, 20), **PLACES[place], **given)
+    capsys.readouterr()
+    monkeypatch.setattr(AnalogPC, "warned_inside", False)
+    options = PETSc.Options()
+    if "ksp_type" in given:
+        options["ksp_type"] = given["ksp_type"]  # as on a command line: the fixture has taken it away again
+    try:
+        for _ in range(2):
+            done.ksp.solve(done.rhs, done.solution)
+    finally:
+        options.delValue("ksp_type")
+    said = capsys.readouterr().err
+    assert said.count("tiles are part of another preconditioner") == int(told and PETSc.COMM_WORLD.rank == 0)
 
 
 def test_fieldsplit(PETSc, solve, gallery, distribute, shots):

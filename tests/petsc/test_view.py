@@ -46,10 +46,12 @@ def test_every_line_is_true(PETSc, comm, solve, gallery):
             tiles = comm.allreduce(bank.count)
             owners = np.count_nonzero(np.diff(matrix.getOwnershipRanges()))
             assert f"{tiles} tiles" + (f" on {owners} of {comm.size} ranks" if comm.size > 1 else "") in line
-            assert f"mean core {size / tiles:.0f}, mean patch {comm.allreduce(bank.lines) / tiles:.0f}" in line
+            patch = comm.allreduce(bank.lines) / tiles
+            assert f"mean core {size / tiles:.0f}, mean patch {patch:.0f} (fill {patch / 32:.0%})" in line
             shift = float(re.search(r"shift ([\d.e-]+)", line)[1])
             assert shift == pytest.approx(comm.allreduce(bank.shift * bank.count) / tiles, rel=5e-3)
-    assert f"operator complexity {sum(entries) / entries[0]:.2f} (entries of all levels over the finest)" in lines
+    assert f"operator complexity {sum(entries) / entries[0]:.2f} (entries of all levels over the finest); no tile is " \
+        "shared, as the chip has one for every patch" in lines
     probed = next(line for line in lines if line.startswith("probed"))
     smallest, growth, delta = (float(number) for number in re.findall(r"(\d[\d.e-]*) (?:of|times)|= (\S+)", probed)
                                for number in number if number)
