@@ -130,9 +130,8 @@ def read_multigrid(cycle: PETSc.PC, prefix: str) -> None:
     unread = [f"-{name}" for name in names if not PETSc.Options().used(name)]
     if unread and not wants_help():
         say(cycle.getComm().tompi4py(), f"analogpde: {', '.join(unread)}: read by nobody. This multigrid has "
-            f"{cycle.getMGLevels()} levels: -{prefix}mg_levels_… are all but the coarsest, -{prefix}mg_levels_1_… the "
-            f"next to it (PETSc counts from there), -{prefix}mg_coarse_… is that; -{prefix}pc_mg_cycle_type v | w is of "
-            "the cycle.")
+            f"{cycle.getMGLevels()} levels: -{prefix}mg_coarse_… is the coarsest, -{prefix}mg_levels_… are the others "
+            f"(-{prefix}mg_levels_1_… the next to it), -{prefix}pc_mg_cycle_type v | w is of the cycle.")
 
 
 def wants_help() -> bool:
