@@ -196,7 +196,7 @@ class Record:
             raise UnstableStep(f"-dt {todo.dt:.4g} s is too long: the Courant number (|u| + |w|) dt / resolution is "
                                f"{courant:.2g} at t = {flow.time:.4g} s, and the scheme is stable up to "
                                f"{COURANT_LIMIT}. Take a shorter -dt, or a finer -resolution if the fields are full "
-                               "of ripples.")
+                               "of ripples; a smaller -ksp_rtol if you gave one.")
         return row
 
     def edge(self) -> float:

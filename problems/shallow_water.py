@@ -289,7 +289,8 @@ class Simulation:
         depth = f", smallest depth {shallowest:.3g} m" if shallowest is not None and not shallowest > 0.0 else ""
         return (f"The run is unstable at day {self.step * dt / DAY:.2f}: advective CFL {row['advective_cfl']:.3g}, "
                 f"stable up to {multistep.STABLE}, gravity-wave CFL {row['gravity_cfl']:.3g}{depth}. Take a smaller "
-                f"-dt than {dt:g} s; if that does not help, the initial fields are far from any balance.")
+                f"-dt than {dt:g} s, or a smaller -ksp_rtol if you gave one; if that does not help, the initial fields "
+                "are far from any balance.")
 
     def look(self) -> dict[str, float]:
         """Add the present state to the series, and return what was added."""

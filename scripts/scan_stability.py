@@ -6,6 +6,7 @@ grows, whatever its gravity-wave frequency, and draws the growth per step.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -69,4 +70,6 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images" / "shallow_water_stability.png")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=Path, nargs="?", default=ROOT / "docs/images/shallow_water_stability.png")
+    main(parser.parse_args().picture)

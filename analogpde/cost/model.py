@@ -17,6 +17,7 @@ import numpy as np
 
 from analogpde.cost.constants import ADC_BITS, CONSTANTS
 from analogpde.cost.ledger import Ledger, settling_unit
+from analogpde.errors import InvalidInput
 
 Values = Mapping[str, float]
 NOMINAL: dict[str, float] = {name: constant.value for name, constant in CONSTANTS.items()}
@@ -43,6 +44,9 @@ class Run:
         adc_bits: of the output converters, None if ideal (then 12).
         bandwidth: gain–bandwidth product of the chip's own amplifiers, Hz; None: that of the constants.
         gamg_flops, gamg_bytes, gamg_kernels: of CG + GAMG for all right-hand sides, if it was run; 0: modelled.
+
+    Raises:
+        InvalidInput: a number is out of range.
     """
 
     operations: Ledger
@@ -58,6 +62,22 @@ class Run:
     gamg_flops: float = 0.0
     gamg_bytes: float = 0.0
     gamg_kernels: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InvalidInput: one is out of range.
+        """
+        for name in ("programmings", "right_hand_sides", "iterations", "unknowns", "entries", "ranks", "tile"):
+            least = 1 if name in ("unknowns", "ranks", "tile") else 0
+            if not getattr(self, name) >= least:
+                raise InvalidInput(name, getattr(self, name), f"an integer from {least} up")
+        if self.bandwidth is not None and not 0.0 < self.bandwidth < math.inf:
+            raise InvalidInput("bandwidth", self.bandwidth, "a positive frequency in Hz, or None")
+        for name in ("gamg_flops", "gamg_bytes", "gamg_kernels"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise InvalidInput(name, getattr(self, name), "a finite number from 0 up")
 
     def settling(self, values: Values) -> float:
         """Return the time of a shot whose slowest mode is 1, s."""

@@ -34,6 +34,12 @@ COMMON = {
 }
 """The options that every problem script understands, with the defaults of most."""
 
+ELSEWHERE = frozenset(
+    "ambient animation box case charge checkpoint closure convection correlation days displacement equations frames "
+    "grade initial level method mode omega panels power quadrant refine resolution restart rotation scheme seed shift "
+    "sigma states theta upwind viscosity zeta".split())
+"""Options of single scripts: another one would leave them to PETSc, and start a run over that was to be restarted."""
+
 _OPTION = re.compile(r"^-(?P<name>[A-Za-z_].*)$")
 _PREFIXED = re.compile(r"^(?P<prefix>[A-Za-z]+_)(?P<rest>(?:ksp|pc|analog)_.+)$")
 _FLAG_WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0")
@@ -79,6 +85,9 @@ def parse(argv: Sequence[str], known: Mapping[str, Option]) -> tuple[dict[str, A
         option = known.get(name)
         follows = words[0] if words and _OPTION.match(words[0]) is None else None
         if option is None:
+            if name in ELSEWHERE:
+                raise InvalidInput("unknown option", f"-{name}", "those that -help lists",
+                                   "It belongs to another problem's script.")
             _refuse_misspelt(name, known)
             rest[name] = words.pop(0) if follows is not None else None
             continue

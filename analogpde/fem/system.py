@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 from petsc4py import PETSc
 
+from analogpde.cost import Ledger
 from analogpde.errors import AnalogError
 from analogpde.fem.verify import Verifier
+from analogpde.petsc import log as plugin
+from analogpde.petsc.describe import told_of
 from analogpde.petsc.ksp import REASONS
 from analogpde.refine.record import SolveLog, SolveRecord, Step
 
@@ -47,7 +51,7 @@ class LinearSystem:
         matrix: A, complete. If it is singular, its null space is attached to it; solutions then have no
             component in it.
         prefix: options prefix of the KSP.
-        log: where digital solves are recorded; analog ones record themselves, in the session's log.
+        log: where solves by PETSc's own KSPs are recorded; those by KSP analog record themselves, in the session's log.
         verifier: measures every solution against reference solves; None: no verification.
         local: A⁻¹ hardly reaches beyond a patch of the tiles, as that of a mass matrix: unless the user says how many
             levels, one is taken. It needs half as many iterations more, each of a fifth of the shots one after the
@@ -86,6 +90,7 @@ class LinearSystem:
             started = time.perf_counter()
             ksp.setUp()
             self._seconds_setup = time.perf_counter() - started
+        self._before = Ledger()  # of the solve under way, the set-up it has to account for taken off
         self._matrix_norm = matrix.norm(PETSc.NormType.NORM_INFINITY) if not self.analog else 0.0
 
     def solve(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -99,7 +104,7 @@ class LinearSystem:
         """
         if self.null_space is not None:
             self.null_space.remove(b)
-        started = time.perf_counter()
+        started = self._begin()
         self.ksp.solve(b, x)
         seconds = time.perf_counter() - started
         if self.null_space is not None:
@@ -130,7 +135,7 @@ class LinearSystem:
 
         def before(*_: object) -> None:
             nonlocal started
-            started = time.perf_counter()
+            started = self._begin()
 
         def after(_: PETSc.KSP, b: PETSc.Vec, x: PETSc.Vec) -> None:
             try:
@@ -143,6 +148,12 @@ class LinearSystem:
         self.ksp.setPreSolve(before)
         self.ksp.setPostSolve(after)
         return self.ksp
+
+    def _begin(self) -> float:
+        """Note what the tiles have done until now, and return the time, s."""
+        if not self.analog:
+            self._before = plugin.machine - plugin.take_setups(self.prefix)[1]
+        return time.perf_counter()
 
     def _finish(self, b: PETSc.Vec, x: PETSc.Vec, seconds: float) -> None:
         """Record a solve just done, raise if it failed, verify it. Collective."""
@@ -166,7 +177,13 @@ class LinearSystem:
         self.matrix.destroy()
 
     def _record(self, b: PETSc.Vec, x: PETSc.Vec, seconds: float) -> None:
-        """Put a digital solve into the log, as the plugin does with analog ones."""
+        """Put a solve by a KSP of PETSc's into the log, as KSP analog does with its own; tiles may be in its PC."""
+        comm, pc = self.matrix.comm.tompi4py(), self.ksp.getPC()
+        plugin.take_setups(self.prefix)  # during the solve: the difference has their operations
+        operations = plugin.reduce(comm, plugin.machine - self._before)
+        digital = f"Digital: PETSc's {self.ksp.getType()} with {pc.getType()} on the host; no tile took part. "
+        if operations.inv_shots:
+            digital = f"PETSc's {self.ksp.getType()}, not KSP analog: no target of FP32, to its own tolerance. "
         residual = b.duplicate()
         self.matrix.mult(x, residual)
         residual.aypx(-1.0, b)
@@ -174,7 +191,9 @@ class LinearSystem:
         residual.destroy()
         relative = norm_r / norm_b if norm_b > 0 else norm_r
         scale = self._matrix_norm * norm_x + norm_b
-        history = self._history(norm_b)
+        history = self._history(norm_b) or [Step(0, relative, math.nan, 0.0, 0)]
+        if operations.inv_shots:  # PETSc's history has no counts by iteration
+            history[-1] = replace(history[-1], inv_shots=operations.inv_shots)
         self.log.ranks = self.matrix.comm.size
         self.log.add(
             SolveRecord(
@@ -182,12 +201,14 @@ class LinearSystem:
                 unknowns=self.matrix.size[0],
                 iterations=self.ksp.getIterationNumber(),
                 converged_reason=REASONS.get(self.ksp.getConvergedReason(), "UNKNOWN"),
-                advice=f"Digital: PETSc's {self.ksp.getType()} with {self.ksp.getPC().getType()} on the host; no tile "
-                "took part. Leave -ksp_type away for an analog solve.",
+                advice=digital + "Leave -ksp_type away for an analog solve.",
                 relative_residual=relative,
                 backward_error=norm_r / scale if scale > 0 else 0.0,
-                preconditioner=self.ksp.getPC().getType(),
-                history=history or [Step(0, relative, math.nan, 0.0, 0)],
+                preconditioner=pc.getType(),
+                history=history,
+                operations=operations,
+                entries=int(self.matrix.getInfo(PETSc.Mat.InfoType.GLOBAL_SUM)["nz_used"]),
+                **told_of(pc, operations),
                 seconds_setup=self._seconds_setup,
                 seconds_solve=seconds,
             )

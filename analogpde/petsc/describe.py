@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from analogpde.chip import Chip
+from analogpde.cost import Ledger
 from analogpde.petsc.hierarchy import Settings, Smoother
 from analogpde.petsc.stack import MPI, PETSc
 from analogpde.tile.settling import bits_of
@@ -46,6 +47,20 @@ def describe_levels(matrices: list[PETSc.Mat], levels: list[Any], settings: Sett
     shared = "; no tile is shared, as the chip has one for every patch" if settings.tiles is None else ""
     lines.append(f"operator complexity {complexity:.2f} (entries of all levels over the finest){shared}")
     return [*lines, _health(comm, levels, settings.chip)]
+
+
+def told_of(pc: PETSc.PC, operations: Ledger) -> dict[str, Any]:
+    """Return what a record of a solve says of its preconditioner: description, digital parts, use of the tiles.
+
+    Args:
+        pc: of any type. operations: of the solve.
+    """
+    if pc.getType() == "analog":
+        context = pc.getPythonContext()
+        return {"description": str(context.describe()), "digital_parts": "; ".join(context.digital_parts),
+                "tile_use": context.tile_use}
+    inside = f"tiles work only inside the digital preconditioner '{pc.getType()}'" if operations.inv_shots else ""
+    return {"description": f"PC {pc.getType()}", "digital_parts": inside}
 
 
 def _health(comm: MPI.Comm, levels: list[Any], chip: Chip) -> str:

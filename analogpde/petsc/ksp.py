@@ -13,6 +13,7 @@ from analogpde.cost import Ledger
 from analogpde.errors import InvalidInput
 from analogpde.options import KSP_OPTIONS, check_residual
 from analogpde.petsc import log
+from analogpde.petsc.describe import told_of
 from analogpde.petsc.exchange import ghost_bytes
 from analogpde.petsc.guard import carried, say
 from analogpde.petsc.judge import Judge
@@ -206,10 +207,8 @@ class AnalogKSP:
             relative_residual=history[-1].relative_residual,
             backward_error=judge.backward_error(judge.residual_norm), preconditioner=ksp.getPC().getType() or "none",
             history=history, operations=operations, seconds_setup=setup_seconds + late_seconds,
-            seconds_solve=log.clock() - start - late_seconds, description=self._describe_pc(ksp.getPC()),
-            digital_parts=self._digital_parts(ksp.getPC(), operations),
-            tile_use=ksp.getPC().getPythonContext().tile_use if ksp.getPC().getType() == "analog" else None,
-            entries=self._entries)
+            seconds_solve=log.clock() - start - late_seconds, entries=self._entries,
+            **told_of(ksp.getPC(), operations))
         system.destroy()
         if comm.size == MPI.COMM_WORLD.size:  # a solver on part of the ranks is somebody's inner solver
             log.add(record, inside_another=AnalogKSP.under_way > 1)
@@ -379,20 +378,6 @@ class AnalogKSP:
                 self._sliced.destroy()
             self._sliced = SlicedOperator(matrix, bits, ksp.getOptionsPrefix() or "")
         return self._sliced
-
-    def _describe_pc(self, pc: PETSc.PC) -> str:
-        if pc.getType() == "analog":
-            return str(pc.getPythonContext().describe())
-        return f"PC {pc.getType()}"
-
-    @staticmethod
-    def _digital_parts(pc: PETSc.PC, operations: Ledger) -> str:
-        """Return which part of the corrections is digital though tiles take part; '' if none."""
-        if pc.getType() == "analog":
-            return "; ".join(pc.getPythonContext().digital_parts)
-        if operations.inv_shots:
-            return f"tiles work only inside the digital preconditioner '{pc.getType()}'"
-        return ""
 
     def _tell(self, comm: MPI.Comm, record: SolveRecord) -> None:
         """Say on the terminal what must not be missed: a digital preconditioner, a refusal."""

@@ -19,10 +19,11 @@ from analogpde.refine.target import FORWARD_ERROR
 SOFT = 0.25
 # The search ends at this residual, or after so many steps.
 SEARCH_RTOL, SEARCH_STEPS = 1e-6, 1000
-# Two corrections of a vector without structure, and then relaxation of A v = 0 from there. What is left of usual
-# matrices has more and more residual (2-D Poisson, 64 to 22500 unknowns, all chips: 0.8 to 10 times as much after the
-# first step), of nearly singular ones less and less (0.005 to 0.3 times).
-RELAXED, RELAXATIONS = 0.7, 6
+# Two corrections of a vector without structure, and then relaxation of A v = 0 from there. Of usual matrices a step
+# leaves 0.02 to 0.4 (Poisson, degree 1 to 3, rough and anisotropic coefficients, convection; 64 to 22500 unknowns,
+# five chips; 0.6 with 64 unknowns and the poorest tiles), of nearly singular ones 0.7 to 1.1, since nothing tells the
+# tiles of the mode, and 0.5 where offsets and swing stir it.
+RELAXED, REMAINS, RELAXATIONS = 0.45, 0.1, 6
 KNOWN = 0.01  # what may be left of a vector, squared, that others are said to span
 SINGULAR = 2.0**-46  # |vᵀAv| below this fraction of ‖A‖ is rounding: nothing is known of the error along v
 # The same where the search for v itself ended at a floor: rounding of b − A x, 2^-53 ‖A‖ ‖x‖ at most, may then leave an
@@ -203,9 +204,10 @@ def without_structure(first: int, size: int) -> NDArray[np.float64]:
 def nearly_singular(system: LinearSystem, diagonal: NDArray[np.float64], first: int) -> bool:
     """Tell by a few corrections whether A may be nearly singular, so that `hidden_mode` is worth its price. Collective.
 
-    What the tiles leave of A v = 0, v − M A v, is mostly modes that A all but annihilates, if there are any: then
-    ‖D^(-1/2) A v‖ falls below `SOFT` times what the smallest singular value of a 2-D Laplacian with as many unknowns
-    is, scaled to a unit diagonal, of ‖D^(1/2) v‖. It is never below the smallest one of A.
+    What the tiles leave of A v = 0, v − M A v, is mostly modes that A all but annihilates, if there are any, and of
+    those it leaves all: no such mode was a tenth of v if v falls to that, and there may be one if a step leaves most of
+    it. So there may if ‖D^(-1/2) A v‖ falls below `SOFT` times what the smallest singular value of a 2-D Laplacian with
+    as many unknowns is, scaled to a unit diagonal, of ‖D^(1/2) v‖: it is never below the smallest one of A.
 
     Args:
         system: whose A and corrections M these are. diagonal: of A, this rank's rows. first: the first of them.
@@ -214,15 +216,19 @@ def nearly_singular(system: LinearSystem, diagonal: NDArray[np.float64], first: 
     unknowns = float(system.sum(np.array([float(len(size))]))[0])
     usual = 1.0 - math.cos(math.pi / (math.sqrt(unknowns) + 1.0))
     v = system.correct(system.correct(without_structure(first, len(size))))
-    before = math.inf
-    for _ in range(RELAXATIONS):
+    at_first = before = math.inf
+    for step in range(RELAXATIONS + 1):
         image = system.multiply(v)
         left, whole = np.sqrt(system.sum(np.array([np.sum((image / size) ** 2), np.sum((v * size) ** 2)])))
         if not left > SOFT * usual * whole:  # nor where it is no number
             return True
-        if left / whole > RELAXED * before:
+        if step == 0:
+            at_first = whole
+        elif whole <= REMAINS * at_first:
             return False
-        before = left / whole
+        elif whole > RELAXED * before:
+            return True
+        before = whole
         v = v - system.correct(image)
     return True
 

@@ -139,7 +139,11 @@ class ProgrammedMatrix:
             solve = _Refinement(self, np.ldexp(right[:, j], -exponent), rtol, how)
             values = np.ldexp(x[:, j], self._system.exponent - exponent)
             ends.append(solve.run(values, int(max_iterations)))
-            x[:, j] = np.ldexp(values, exponent - self._system.exponent)
+            with np.errstate(over="ignore", under="ignore"):
+                x[:, j] = np.ldexp(values, exponent - self._system.exponent)
+            largest = float(np.abs(x[:, j]).max())
+            if ends[-1].code > 0 and not (np.finfo(float).tiny <= largest < math.inf or not values.any()):
+                ends[-1] = Status.DIVERGED_NANORINF  # FP64 has no room for x
             records.append(solve.record(ends[-1], unpaid if j == 0 else Ledger(), seconds if j == 0 else 0.0))
             forward = max(forward, solve.forward)
         status = next((end for end in ends if end.code <= 0), None)

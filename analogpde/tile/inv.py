@@ -26,7 +26,7 @@ from analogpde.tile.health import POWER_ITERATION_MARGIN, bias_sway, smallest_si
 from analogpde.tile.held import Held
 from analogpde.tile.lines import Drawing, Lines
 from analogpde.tile.lines import shoot as shoot_lines
-from analogpde.tile.loop import Spread, close, compensated, thinned
+from analogpde.tile.loop import Spread, close, compensated, siemens, thinned
 from analogpde.tile.noise import Purpose, read_normal, stream
 from analogpde.tile.programming import program, scale_blocks
 from analogpde.tile.settling import sampling, settling_time
@@ -336,8 +336,10 @@ def program_bank(
             gathering.add(done, kept_factors)
             drawn[done] = delta[good] > FIRST_ORDER
             shared[done] = held.shared[good]
-            # the conductance through which the input drives a row is as large as the diagonal
-            slowness[done] = (1.0 + heaviest[good]) / smallest[good]
+            # through what the input drives a row: as large as the diagonal, where the chip does not say
+            driven = chip.amplifier.input_conductance
+            beside = np.ones(len(pending)) if driven is None else driven / siemens(held, chip)
+            slowness[done] = (beside + heaviest)[good] / smallest[good]
             final_shift[done], final_delta[done], final_smallest[done] = held.shift[good], delta[good], smallest[good]
             if loop is not None and good.any():
                 chosen = np.flatnonzero(good)

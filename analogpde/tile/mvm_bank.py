@@ -445,6 +445,6 @@ def program_mvm(
         bank = _calibrated(bank, circuit)
     if given is not None:
         aimed = aimed[given]
-    unsorted = np.empty(len(value))
+    unsorted = np.empty(len(order))
     unsorted[order] = aimed
     return bank, unsorted

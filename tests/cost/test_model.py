@@ -21,6 +21,7 @@ from analogpde.cost.model import (
     sensitivity,
     sram,
 )
+from analogpde.errors import InvalidInput
 
 # ten iterations on a thousand tiles of 64, programmed once, one solve, five-point stencil of 32 000 unknowns
 RUN = Run(
@@ -30,6 +31,15 @@ RUN = Run(
         host_bytes=120_000_000, inv_products=40_960_000,
         amplifier_settlings=20_000 * 64 * 50.0, rounds=30, round_settlings=30 * 60.0),
     programmings=1, right_hand_sides=1, iterations=10, unknowns=32_000, entries=160_000, ranks=1, tile=64, adc_bits=4)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("right_hand_sides", -1), ("iterations", -1), ("unknowns", 0), ("ranks", 0), ("tile", 0), ("bandwidth", 0.0),
+    ("bandwidth", math.nan), ("gamg_flops", -1.0), ("gamg_bytes", math.nan), ("gamg_kernels", math.inf)])
+def test_numbers_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(InvalidInput, match=f"^{name}: got"):
+        dataclasses.replace(RUN, **{name: value})
+
 
 WRITTEN = ("cells_written", "tiles_programmed", "write_pulses", "pulses_in_turn")
 

@@ -45,6 +45,30 @@ def laplacian(comm, singular):
     return A, b, space  # the vectors use the communicator of the mesh: it has to live as long
 
 
+@pytest.mark.parametrize(("given", "parts"), [
+    ({"t_pc_type": "analog"}, ""),
+    ({"t_pc_type": "gamg", "t_mg_levels_pc_type": "analog", "t_mg_levels_pc_analog_levels": 1}, "only inside")])
+def test_tiles_under_a_ksp_of_petscs_are_counted(comm, options, given, parts):
+    options(t_ksp_type="fgmres", **given)
+    A, b, _space = laplacian(comm, False)
+    log = SolveLog()
+    system = LinearSystem(A, prefix="t_", log=log)
+    x = b.duplicate()
+    counts = []
+    for _ in range(2):
+        x.set(0.0)
+        system.solve(b, x)
+        record, operations = log.solves["t_"].worst, log.solves["t_"].operations
+        counts.append((operations.tiles_programmed, operations.inv_shots))
+        assert "no tile" not in record.advice
+        assert parts in record.digital_parts and bool(record.digital_parts) == bool(parts)
+    assert counts[0][0] == counts[1][0] > 0  # programmed once
+    # of the same b: as many iterations, but for the tiles' noise, of as many shots each
+    assert 1.5 * counts[0][1] < counts[1][1] < 2.5 * counts[0][1]
+    assert sum(step.inv_shots for step in record.history) == record.operations.inv_shots
+    system.destroy()
+
+
 @pytest.mark.parametrize("singular", [False, True])
 def test_a_digital_solve_is_recorded_as_digital_and_verified(comm, options, singular):
     options(t_ksp_type="cg", t_pc_type="gamg")
