@@ -60,7 +60,8 @@ class Case:
         full: only with --full.
         picture: whether the page shows the script's picture.
         note: below the table.
-        by_hand: only with --only: hours. Such a run leaves checkpoints in results/weather/ and goes on from them.
+        by_hand: only with --only: hours. Such a run of shallow_water.py leaves checkpoints in results/weather/ and goes
+            on from them.
         solvers: that make it.
         section: whether the page has a table of its own for it.
         wall: what is asked of the wall time, which the table then shows; words.
@@ -150,7 +151,8 @@ CASES = {
                       by_hand=True),
     "bubble-25": Case("Warm bubble, nodes 25 m apart", "density_current", "-case bubble -resolution 25", BUBBLE,
                       full=False),
-    "bubble-10": Case("Warm bubble, nodes 10 m apart", "density_current", "-case bubble", BUBBLE, picture=True),
+    "bubble-10": Case("Warm bubble, nodes 10 m apart", "density_current", "-case bubble", BUBBLE, picture=True,
+                      note="The top is not converged: nodes 10 m apart give another one than 25 m."),
     "tc2-L2": Case("TC2, level 2, 5 days", "shallow_water", "-case tc2 -level 2", tc2("", ""), full=False),
     "tc2-L3": Case("TC2, level 3, 5 days", "shallow_water", "-case tc2 -level 3 -dt 1800",
                    tc2("asked for ≤ 5e-6", "asked for ≤ 3e-5"), full=False),
