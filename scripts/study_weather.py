@@ -5,8 +5,8 @@
 The default takes about ten minutes on two cores, --full some hours. Every case is a problem script, run as a user would
 and read from its report. Results are kept in docs/weather.json and not made again (--again does); the page is written
 after each case from all that is there, so an interrupted run loses nothing, and --page writes it without running. The
-cases of hours are run by --only alone; stopped in the middle, those of shallow_water.py go on from a checkpoint if asked
-for again.
+cases of hours are run by --only alone; stopped in the middle, those of shallow_water.py go on from a checkpoint if
+asked for again.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ EDITION = {"density_current": 1, "shallow_water": 4}
 BUSY = 6.0
 """Load average above which times are not shown."""
 
-VORTICITY = """The orders are those of the depth. The vorticity converges more slowly, by 2.4 to 2.6 (l2(ζ) 1.1e-2, 2.0e-3 and
-3.3e-4 on levels 2, 3 and 4 after one day with the axes at 30°, FP64; measured once, not by this script).
+VORTICITY = """The orders are those of the depth. The vorticity converges more slowly, by 2.4 to 2.6 (l2(ζ) 1.1e-2,
+2.0e-3 and 3.3e-4 on levels 2, 3 and 4 after one day with the axes at 30°, FP64; measured once, not by this script).
 """
 
 OLD = "\\*: with the closure of edition 2, without bounds of potential vorticity; to be made again.\n"
