@@ -151,9 +151,10 @@ class Chip:
             raise InvalidInput("dac.calibrated", self.dac.calibrated, "null", "It is a matter of the ADCs; inputs "
                                "have a block exponent, and a DAC its range.")
         if self.cell.places is not None and (self.faults.stuck_low or self.faults.stuck_high):
-            raise InvalidInput("cell.level_list" if self.cell.level_list is not None else "cell.level_spacing",
-                               self.cell.level_list if self.cell.level_list is not None else self.cell.level_spacing,
-                               "linear spacing and no list where cells are stuck",
+            listed = self.cell.level_list is not None
+            raise InvalidInput("cell.level_list" if listed else "cell.level_spacing",
+                               "given" if listed else self.cell.level_spacing,
+                               f"{'null' if listed else 'linear'} where cells are stuck",
                                "Slices make up for stuck cells by even levels only.")
 
     @property

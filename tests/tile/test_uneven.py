@@ -118,5 +118,7 @@ def test_refused(fields, said):
 def test_what_uneven_levels_cannot_do():
     with pytest.raises(InvalidInput, match="linear where cells are stuck"):
         Chip("x", cell=GEOMETRIC, faults=Faults(stuck_low=0.01))
+    with pytest.raises(InvalidInput, match="level_list: got 'given'; allowed: null where cells are stuck"):
+        Chip("x", cell=LISTED, faults=Faults(stuck_low=0.01))
     with pytest.raises(InvalidInput, match="5 or fewer of 8 levels"):
         hold(GEOMETRIC, spd(), slices=6)
