@@ -236,9 +236,12 @@ def run(case: Case, timeout: float) -> Result:
 
 
 def commit() -> str:
-    """Return the present Git commit, '-dirty' behind it if files differ from it."""
-    return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True,
-                          check=False).stdout.strip()
+    """Return the present Git commit, '-dirty' behind it if files other than the docs, written here, differ from it."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
+    return git("describe", "--always") + ("-dirty" if changed else "")
 
 
 def machine() -> str:
