@@ -181,9 +181,9 @@ class LinearSystem:
         comm, pc = self.matrix.comm.tompi4py(), self.ksp.getPC()
         plugin.take_setups(self.prefix)  # during the solve: the difference has their operations
         operations = plugin.reduce(comm, plugin.machine - self._before)
-        digital = f"Digital: PETSc's {self.ksp.getType()} with {pc.getType()} on the host; no tile took part. "
+        how = f"Digital: PETSc's {self.ksp.getType()} with {pc.getType()} on the host; no tile took part. "
         if operations.inv_shots:
-            digital = f"PETSc's {self.ksp.getType()}, not KSP analog: no target of FP32, to its own tolerance. "
+            how = f"PETSc's {self.ksp.getType()}, not KSP analog: no target of FP32, to its own tolerance. "
         residual = b.duplicate()
         self.matrix.mult(x, residual)
         residual.aypx(-1.0, b)
@@ -201,7 +201,7 @@ class LinearSystem:
                 unknowns=self.matrix.size[0],
                 iterations=self.ksp.getIterationNumber(),
                 converged_reason=REASONS.get(self.ksp.getConvergedReason(), "UNKNOWN"),
-                advice=digital + "Leave -ksp_type away for an analog solve.",
+                advice=how + "Leave -ksp_type away for an analog solve.",
                 relative_residual=relative,
                 backward_error=norm_r / scale if scale > 0 else 0.0,
                 preconditioner=pc.getType(),

@@ -233,9 +233,8 @@ class AnalogKSP:
 
     def _soft(self, ksp: PETSc.KSP, b: PETSc.Vec, host: Ledger, units: Units) -> bool:
         """Tell whether A may be nearly singular, by its coarsest operator or the tiles' corrections. Collective."""
-        (matrix, on_tiles), context = ksp.getOperators(), ksp.getPC().getPythonContext()
-        # of another matrix, or other values, the tiles say nothing of this one
-        if matrix.handle != on_tiles.handle or not context.holds(on_tiles) or context.softness < SOFT:
+        on_tiles, context = ksp.getOperators()[1], ksp.getPC().getPythonContext()
+        if context.softness < SOFT:
             return True
         counts, diagonal = context.shots, on_tiles.getDiagonal()
         system = System(ksp, b, None, host, units=units)

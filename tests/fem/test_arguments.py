@@ -1,5 +1,3 @@
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +6,7 @@ pytest.importorskip("analogpde.petsc.stack", exc_type=ImportError)
 
 from analogpde.errors import AnalogError, InvalidInput
 from analogpde.fem import _for_petsc
-from analogpde.fem.arguments import COMMON, ELSEWHERE, check_prefixes, help_text, on_root, parse, prepare_folder, table
+from analogpde.fem.arguments import check_prefixes, help_text, on_root, parse, prepare_folder, table
 from analogpde.options import Option
 
 KNOWN = table((Option("shift", "real", 0.0, "A number of either sign."),), {"degree": 2})
@@ -22,25 +20,6 @@ def test_values_defaults_and_what_is_left_for_petsc():
     assert values["dim"] == 3 and values["degree"] == 2 and values["dt"] is None
     assert rest == {"ksp_type": "cg", "ksp_monitor": None, "x_view": "-2"}
     assert given == {"n", "verify", "shift", "dim"}
-
-
-def test_options_of_other_scripts_are_refused_by_name(problem_scripts):
-    assert {option.name for script in problem_scripts for option in script.OPTIONS} - set(COMMON) == ELSEWHERE
-    with pytest.raises(InvalidInput, match="another problem's script"):
-        parse(["-restart"], KNOWN)
-
-
-@pytest.fixture
-def problem_scripts():
-    folder = Path(__file__).parents[2] / "problems"
-    scripts = []
-    for path in folder.glob("*.py"):
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        script = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = script  # dataclasses look themselves up there
-        spec.loader.exec_module(script)
-        scripts.append(script)
-    return scripts
 
 
 def test_a_flag_takes_a_value_only_if_one_follows():

@@ -102,14 +102,14 @@ def test_a_mode_that_nothing_tells_of_is_looked_for(solve, gallery, m, relative,
 # Tiles that were programmed for a harmless matrix told that this one is harmless, too: six of eight seeds ended with an
 # error of a third.
 @pytest.mark.parametrize("frozen", ["reuse", "never", "other operator"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 3])
 def test_tiles_of_another_matrix_do_not_vouch_for_this_one(solve, gallery, distribute, frozen, seed):
-    m, relative = 40, 1e-6
+    m, relative = 60, 1e-8
     whole, mode = almost_singular(gallery, m, relative)
     harmless = sp.csr_matrix(whole + 0.02 * sp.eye_array(m * m))
     x = np.linspace(0, 1, m)
     exact = np.outer(np.cos(np.pi * x), np.cos(2 * np.pi * x)).ravel()
-    b = exact - mode * (mode @ exact) + 1e-7 * np.linalg.norm(exact) * mode
+    b = exact - mode * (mode @ exact) + 1e-9 * np.linalg.norm(exact) * mode
     never = {"pc_analog_reprogram": "never"} if frozen == "never" else {}
     done = solve(harmless, b, analog_seed=seed, **never)
     matrix = distribute(whole)
@@ -124,8 +124,8 @@ def test_tiles_of_another_matrix_do_not_vouch_for_this_one(solve, gallery, distr
     assert reason > 0 or reason == -5  # right, or refused
     if reason > 0:
         exact = linalg.spsolve(whole.tocsc(), b)
-        # FP64's own rounding of b, relative 1e-16, over an eigenvalue of 1e-6 · 0.012, in a solution ten times b
-        assert np.linalg.norm(got - exact) <= 2 * 2.0**-23 * np.linalg.norm(exact)
+        rounding = 2.0**-53 * np.linalg.norm(abs(whole) @ abs(exact)) / abs(mode @ whole @ mode)  # along the mode
+        assert np.linalg.norm(got - exact) <= 2.0**-23 * np.linalg.norm(exact) + rounding
 
 
 def test_two_regions_hardly_tied(solve, gallery):

@@ -36,7 +36,16 @@ BAD = [
     ("heat", "-case nafems_t3 -mesh meshes/heat_sink.xdmf", "-mesh"),
     ("heat", "-ambient -300", "-273.15"),
     ("heat", "-out /dev/null/folder", "-out"),
+    ("density_current", "-restart", "another problem's script"),
+    ("schrodinger", "-mode time -n 8 -level 2", "another problem's script"),
 ]
+
+
+def test_options_of_other_scripts_are_known(problem):
+    from analogpde.fem.arguments import COMMON, ELSEWHERE
+
+    scripts = [problem(path.stem) for path in (ROOT / "problems").glob("*.py")]
+    assert {option.name for script in scripts for option in script.OPTIONS} - set(COMMON) == ELSEWHERE
 
 
 @pytest.mark.mpi
