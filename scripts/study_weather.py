@@ -41,10 +41,6 @@ EDITION = {"density_current": 1, "shallow_water": 4}
 BUSY = 6.0
 """Load average above which times are not shown."""
 
-VORTICITY = """The orders are those of the depth. The vorticity converges more slowly, by 2.4 to 2.6 (l2(ζ) 1.1e-2,
-2.0e-3 and 3.3e-4 on levels 2, 3 and 4 after one day with the axes at 30°, FP64; measured once, not by this script).
-"""
-
 OLD = "\\*: with the closure of edition 2, without bounds of potential vorticity; to be made again.\n"
 
 
@@ -350,7 +346,7 @@ def page(data: dict[str, dict[str, dict[str, Any]]]) -> str:
             if image(name).exists():
                 parts.append(f"![{case.title}](images/{image(name).name})\n")
         if script == "shallow_water" and orders(data):
-            parts += ["### Order of convergence\n", orders(data) + "\n", VORTICITY]
+            parts += ["### Order of convergence\n", orders(data) + "\n"]
         if script == "shallow_water" and speeds(data):
             parts += [SPEED, speeds(data) + "\n"]
         if script == "shallow_water" and closures(data):
