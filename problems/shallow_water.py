@@ -16,9 +16,7 @@ without its perturbation; or -initial, a Python file or checkpoint of your own.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,8 @@ import analogpde.fem  # noqa: F401 - first: it loads MPI, PETSc and DOLFINx in t
 
 # isort: split
 import numpy as np
+from dolfinx import fem
+from numpy.typing import NDArray
 
 from analogpde.errors import InvalidInput
 from analogpde.fem import checkpoint, latlon, multistep, picture, sphere_cases
@@ -61,6 +61,8 @@ OPTIONS = (
            "latitude) and depth(longitude, latitude), or a checkpoint (.npz)."),
     Option("checkpoint", "int", 0, "Steps between checkpoints in <out>/checkpoint.npz; 0: none.", low=0),
     Option("restart", "flag", False, "Go on from <out>/checkpoint.npz."),
+    Option("reference", "text", None, "Checkpoint of this case on the same or a finer level, at the time where the run "
+           "ends: the height of the surface is compared with its."),
     Option("animation", "choice", "none", "Animation of the vorticity (mp4 needs the program ffmpeg).",
            choices=("none", "gif", "mp4")),
     Option("frames", "int", 60, "Pictures of the animation.", low=2, high=10_000),
@@ -71,7 +73,7 @@ CLOSURE = ("upwind", "closure", "viscosity")  # options that a run cannot change
 # Depth errors of a run at least as long and fine as the table in docs/problems.md: see there.
 TC2_TOLERANCE = {3: (5e-6, 3e-5), 4: (4e-7, 3e-6)}
 
-_SHOWS = re.compile("monitor|view|reason|report")  # options that print
+NORMS = ("l1", "l2", "l∞")  # Williamson's, equations 82 to 84
 
 STILL = 1e-14  # relative; the finest mesh of a steady flow has a thousand times this error
 
@@ -139,7 +141,7 @@ def plan(run: Run) -> Plan:
         raise InvalidInput("-rotation", rotation, "0 but in case tc2")
     if initial and "case" in run.given and fields is None:
         raise InvalidInput("-case", run["case"], "either -case or -initial")
-    if initial and meta.get("initial_hash", "") not in ("", found := _hash(run, Path(initial))):
+    if initial and meta.get("initial_hash", "") not in ("", found := checkpoint.digest(run.comm, Path(initial))):
         raise InvalidInput("-restart" if run["restart"] else "-initial",
                            f"{initial}, which {'has changed' if found else 'cannot be read'}",
                            "the file as it was when the checkpoint was written",
@@ -160,27 +162,36 @@ def plan(run: Run) -> Plan:
         if not math.isclose(steps * dt, t_end, rel_tol=1e-9):
             run.say(f"{t_end / DAY:g} days are no multiple of the checkpoint's dt, {dt:g} s: {steps * dt / DAY:.9g} "
                     f"days, {steps} steps, are simulated.")
-        if changed := _changed(run, meta):
+        if changed := checkpoint.other_solves(meta, run.comm.size, run.log.options):
             run.say(f"The run goes on with other solves than it began with ({', '.join(changed)}): it is right to "
                     "their accuracy, not bit for bit.")
     elif run["dt"] is None:
-        dt = multistep.default_step(case.speed, RADIUS * smallest_height(level), degree, t_end)
+        longitude, latitude = np.meshgrid(np.linspace(-np.pi, np.pi, 73), np.linspace(-np.pi / 2, np.pi / 2, 37))
+        dt = multistep.default_step(case.speed, RADIUS * smallest_height(level), degree, t_end,
+                                    float(np.abs(case.planetary(longitude, latitude)).max()))
         steps = round(t_end / dt)
     else:
         steps = run.count_steps(t_end, run["dt"])
         dt = t_end / steps
+    if run["reference"] is not None:
+        _check_reference(run, {"case": name, "rotation": rotation, "initial hash": checkpoint.digest(
+            run.comm, Path(initial)) if initial else ""}, level, degree, steps * dt)
     return Plan(case, level, degree, dt, steps, meta["step"] if run["restart"] else 0, fields, meta)
 
 
-def _hash(run: Run, path: Path) -> str:
-    """Return a hash of a file's contents, '' if it cannot be read. Collective."""
-    def local() -> str:
-        try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError:
-            return ""
-
-    return on_root(run.comm, local)
+def _check_reference(run: Run, what: dict[str, Any], level: int, degree: int, end: float) -> None:
+    """Raise if -reference is no checkpoint of `what` at `end` (s) on this mesh or a finer one. Collective."""
+    path = Path(run["reference"])
+    meta = checkpoint.read_meta(run.comm, path)
+    for name, ours in what.items():
+        if ours != (theirs := meta[name.replace(" ", "_")]):
+            raise InvalidInput("-reference", f"{path}, with {name} {theirs!r}", f"{name} {ours!r}, as this run has")
+    if meta["level"] < level or meta["degree"] < degree:
+        raise InvalidInput("-reference", f"{path}, of level {meta['level']} and degree {meta['degree']}",
+                           f"level {level} and degree {degree} or more, so that it has the nodes of this run")
+    if not math.isclose(meta["time"], end, rel_tol=1e-9):
+        raise InvalidInput("-reference", f"{path}, at day {meta['time'] / DAY:.9g}",
+                           f"day {end / DAY:.9g}, where this run ends", f"Give -days {meta['time'] / DAY:.9g}.")
 
 
 def _stored(run: Run) -> tuple[Path | None, dict[str, Any]]:
@@ -217,6 +228,9 @@ class Simulation:
         if todo.fields is not None:
             self._load()
         self.exact = self.model.interpolate(todo.case.depth, "exact") if todo.case.steady else None
+        # read now: a run may write its own checkpoint there
+        self.finer = checkpoint.read(Path(run["reference"]), self.nodes, finer=True)["depth_0"] if (
+            run["reference"] is not None) else None
         self.sampler = latlon.Sampler(todo.level, todo.degree) if run.comm.rank == 0 and self._draws() else None
         path = run.folder / "diagnostics.csv" if run.folder is not None else None
         self.series = Series(run.comm, path, todo.meta["row"] if run["restart"] else None)
@@ -235,7 +249,8 @@ class Simulation:
         if self.run["restart"]:
             model.restore(fields)
             shots = todo.meta["shots"]
-            if not any(text.startswith("ranks") or "analog" in text for text in _changed(self.run, todo.meta)):
+            others = checkpoint.other_solves(todo.meta, self.run.comm.size, self.run.log.options)
+            if not any(text.startswith("ranks") or "analog" in text for text in others):
                 for prefix, counts in shots.items():
                     model.systems[prefix].shots = counts
         else:
@@ -254,9 +269,9 @@ class Simulation:
             "step": self.step, "row": self.series.rows[-1], "time": self.step * todo.dt, "dt": todo.dt,
             "level": todo.level, "degree": todo.degree, "case": name, "rotation": rotation, "initial": initial,
             "reference_depth": model.reference,
-            "initial_hash": _hash(run, Path(initial)) if initial else "",
+            "initial_hash": checkpoint.digest(run.comm, Path(initial)) if initial else "",
             "bounds": model.bounds, **self.closure,
-            "ranks": run.comm.size, "shots": shots, "options": _solver_options(run)})
+            "ranks": run.comm.size, "shots": shots, "options": checkpoint.solver_options(run.log.options)})
 
     def advance(self) -> None:
         """Take a step, and add the new state to the series.
@@ -348,20 +363,6 @@ class Simulation:
                     title=f"{self.todo.case.title}, day {self.step * self.todo.dt / DAY:g}", south=self.todo.case.south)
 
 
-def _solver_options(run: Run) -> dict[str, str]:
-    """Return PETSc's options of the run that its numbers depend on."""
-    return {name: text for name, text in sorted(run.log.options.items())
-            if any(part in name for part in ("ksp_", "pc_", "analog")) and not _SHOWS.search(name)}
-
-
-def _changed(run: Run, meta: dict[str, Any]) -> list[str]:
-    """Return in words what makes the solves others than those that a checkpoint comes from."""
-    before, now = meta["options"], _solver_options(run)
-    ranks = [f"ranks: {meta['ranks']} → {run.comm.size}"] if meta["ranks"] != run.comm.size else []
-    return ranks + [f"-{name}: {before.get(name, 'default')} → {now.get(name, 'default')}"
-                    for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-
-
 def solve(run: Run) -> None:
     """Run the case, write what was asked for, and answer."""
     todo = plan(run)
@@ -448,12 +449,17 @@ def answer(simulation: Simulation) -> None:
         if last["l2"] < STILL and last["step"]:
             run.say("shallow_water: the solves have not changed the depth: it is the initial state, not a solution. "
                     "Take a smaller -ksp_rtol.")
-        for name, key, limit in (("l1", "l1", None), ("l2", "l2", limits[0]), ("l∞", "linf", limits[1])):
+        for name, key, limit in zip(NORMS, ("l1", "l2", "linf"), (None, *limits), strict=True):
             run.answer(f"relative {name} error of the depth", last[key], **(
                 {"expected": 0.0, "tolerance": limit, "source": todo.case.source} if limit else {}))
+        swirl = model.interpolate(todo.case.vorticity, "exact")
+        for name, error in zip(NORMS, model.errors(swirl, model.vorticity.function), strict=True):
+            run.answer(f"relative {name} error of the vorticity", error)
     for name, key in (("mass", "mass"), ("energy", "energy"), ("potential enstrophy", "potential_enstrophy")):
         if first[key]:  # a state of rest without rotation has no potential enstrophy
             run.answer(f"relative change of {name}", last[key] / first[key] - 1)
+    if simulation.finer is not None:
+        compare(run, model, simulation.finer)
     run.answer("divergence energy at the end", last["divergence_energy"], "m⁴/s²")
     early = next((row for row in series.rows if row["day"] >= 2.0 - 1e-9), None)
     if early is not None and early is not last and early["divergence_energy"]:
@@ -475,6 +481,16 @@ def answer(simulation: Simulation) -> None:
         time = np.array([row["day"] for row in series.rows])
         run.answer("rotation of the wave", float(np.polyfit(time, phases, 1)[0]), "degrees/day")
         run.answer("amplitude of the wave over that at the start", last["wave_amplitude"] / first["wave_amplitude"])
+
+
+def compare(run: Run, model: ShallowWater, depth: NDArray) -> None:
+    """Put into the report how far the surface is from that over another depth, owned values in m. Collective."""
+    ours, theirs = fem.Function(model.space), fem.Function(model.space)
+    for function, values in ((ours, model.depth.values), (theirs, depth)):
+        function.x.petsc_vec.array[:] = values + model.ground.x.petsc_vec.array
+        function.x.scatter_forward()
+    for name, difference in zip(NORMS, model.errors(theirs, ours), strict=True):
+        run.answer(f"relative {name} difference of the surface from the reference", difference)
 
 
 SCRIPT = Script("shallow_water", __doc__, OPTIONS, solve, prefixes=("poisson_", "mass_", "helmholtz_"),

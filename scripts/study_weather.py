@@ -54,8 +54,11 @@ def run(name: str, solver: str, ranks: int) -> dict[str, Any]:
     case = CASES[name]
     with contextlib.ExitStack() as stack:
         more: list[str] = []
+        reference = stored(case.reference, "FP64") / "checkpoint.npz"
+        if case.reference and reference.exists():
+            more = ["-reference", str(reference)]
         if case.by_hand:
-            folder = str(ROOT / "results" / "weather" / f"{name}-{solver}")
+            folder = str(stored(name, solver))
             if case.script == "shallow_water":  # no other script has checkpoints
                 more = ["-checkpoint", "50"] + ["-restart"] * (Path(folder) / "checkpoint.npz").exists()
         else:
@@ -83,6 +86,11 @@ def run(name: str, solver: str, ranks: int) -> dict[str, Any]:
             if source.exists():
                 for_the_page(source, image(name))
         return result | condensed(data, done.stderr)
+
+
+def stored(name: str, solver: str) -> Path:
+    """Return where the files of a run by hand stay."""
+    return ROOT / "results" / "weather" / f"{name}-{solver}"
 
 
 def condensed(report: dict[str, Any], progress: str) -> dict[str, Any]:
@@ -167,7 +175,7 @@ def seconds_per_step(entry: dict[str, Any]) -> float | None:
 
 def work(data: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Return the table of times and iterations."""
-    lines = [["case", "unknowns", "steps", "solver", "s per step", "of FP64's", "assembly, of a step",
+    lines = [["case", "unknowns", "steps", "solver", "ranks", "s per step", "of FP64's", "assembly, of a step",
               "iterations per solve"]]
     for name, case in CASES.items():
         if not case.section:
@@ -181,7 +189,8 @@ def work(data: dict[str, dict[str, dict[str, Any]]]) -> str:
             solved = sum(solve["seconds"] for solve in entry["solves"].values())
             share = entry["seconds_assemble"] / (entry["seconds_assemble"] + solved)
             lines.append([case.title if i == 0 else "", f"{entry['unknowns']:,}" if i == 0 else "",
-                          f"{entry['steps']}" if i == 0 else "", solver, f"{step:.3f}" if step else "",
+                          f"{entry['steps']}" if i == 0 else "", solver, f"{entry['ranks']}",
+                          f"{step:.3f}" if step else "",
                           f"{step / digital:.1f}" if step and digital and solver != "FP64" else "", f"{share:.0%}",
                           ", ".join(f"{prefix.rstrip('_')} {solve['iterations']:.1f}"
                                     for prefix, solve in entry["solves"].items())])

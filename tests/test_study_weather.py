@@ -38,13 +38,14 @@ def test_time_per_step_leaves_the_beginning_out(study):
 
 
 def test_the_page_puts_solvers_side_by_side(study):
-    data = {"straka-100": {"FP64": study.condensed(report(15390.0, 1.0), PROGRESS),
-                           "rram128": study.condensed(report(15391.0, 3.0), PROGRESS.replace("42.0", "66.0")),
+    ranks = {"ranks": 2}
+    data = {"straka-100": {"FP64": ranks | study.condensed(report(15390.0, 1.0), PROGRESS),
+                           "rram128": ranks | study.condensed(report(15391.0, 3.0), PROGRESS.replace("42.0", "66.0")),
                            "pku2025": {"error": "did not converge"}}}
     page = study.page(data)
     assert "| front, m | 15,537; asked for 15,200…15,700 | 15,390 | 15,391 |  |" in page
     assert "pku2025: did not converge" in page
-    assert "| rram128 | 0.600 | 3.0 | 50% | poisson 2.5 |" in page
+    assert "| rram128 | 2 | 0.600 | 3.0 | 50% | poisson 2.5 |" in page
     assert "shallow_water" not in page  # no link to what has no result
 
 
@@ -76,7 +77,8 @@ def test_what_has_a_result_is_not_run_again(study, monkeypatch):
 
     def run(name, solver, ranks):
         made.append(solver)
-        return {"wall": 1.0} | ({"error": "killed"} if solver == "pku2025" else study.condensed(report(1.0, 1.0), ""))
+        found = {"error": "killed"} if solver == "pku2025" else study.condensed(report(1.0, 1.0), "")
+        return {"wall": 1.0, "ranks": ranks} | found
 
     monkeypatch.setattr(study, "run", run)
     monkeypatch.setattr("sys.argv", ["study_weather.py", "--only", "straka-200"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ from analogpde.fem.arguments import on_root
 FORMAT = "analogpde-checkpoint/3"
 _META = "meta"
 _REMEDY = "Take another checkpoint, or begin the run anew."
+_SHOWS = re.compile("monitor|view|reason|report")  # options that print
 
 
 class NodeOrder:
@@ -130,8 +133,43 @@ def read_meta(comm: MPI.Comm, path: Path) -> dict[str, Any]:
     return on_root(comm, load)
 
 
-def read(path: Path, nodes: NodeOrder) -> dict[str, NDArray]:
+def digest(comm: MPI.Comm, path: Path) -> str:
+    """Return a hash of a file's contents, '' if it cannot be read. Collective."""
+    def local() -> str:
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    return on_root(comm, local)
+
+
+def solver_options(options: Mapping[str, str]) -> dict[str, str]:
+    """Return those of PETSc's options that the numbers of a run depend on."""
+    return {name: text for name, text in sorted(options.items())
+            if any(part in name for part in ("ksp_", "pc_", "analog")) and not _SHOWS.search(name)}
+
+
+def other_solves(meta: Mapping[str, Any], ranks: int, options: Mapping[str, str]) -> list[str]:
+    """Return in words what makes the solves of a run others than those that a checkpoint comes from.
+
+    Args:
+        meta: of the checkpoint; `ranks` and `options` are those that wrote it.
+        ranks, options: of the run.
+    """
+    before, now = meta["options"], solver_options(options)
+    changed = [f"ranks: {meta['ranks']} → {ranks}"] if meta["ranks"] != ranks else []
+    return changed + [f"-{name}: {before.get(name, 'default')} → {now.get(name, 'default')}"
+                      for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+
+
+def read(path: Path, nodes: NodeOrder, *, finer: bool = False) -> dict[str, NDArray]:
     """Return the fields of a checkpoint, owned values by name, bit for bit as they were written. Collective.
+
+    Args:
+        path: the file.
+        nodes: the order of the nodes.
+        finer: it may be of a finer mesh, whose first nodes are those of this one: what it has at these.
 
     Raises:
         InvalidInput: on every rank: it cannot be read, is not whole, has values that are no numbers, or belongs to
@@ -149,6 +187,8 @@ def read(path: Path, nodes: NodeOrder) -> dict[str, NDArray]:
             raise InvalidInput("checkpoint", f"{path} with the fields {', '.join(sorted(fields))}", ", ".join(names),
                                _REMEDY)
         for name, values in fields.items():
+            if finer and values.ndim == 1:
+                values = fields[name] = values[: nodes.size]
             if values.shape != (nodes.size,):
                 raise InvalidInput(f"checkpoint {path}, field {name}", values.shape, f"({nodes.size},)",
                                    f"It was made on another mesh. {_REMEDY}")

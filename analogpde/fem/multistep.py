@@ -115,14 +115,15 @@ def upwinded(advective: float, upwind: float, degree: int) -> float:
     return float(largest)
 
 
-def default_step(speed: float, size: float, degree: int, total: float) -> float:
-    """Return the time step in s: advection at 80 % of its limit, whole steps in `total`.
+def default_step(speed: float, size: float, degree: int, total: float, rotation: float = 0.0) -> float:
+    """Return the time step in s: advection and rotation at 80 % of `STABLE` at most, whole steps in `total`.
 
     Args:
         speed: largest speed expected, m/s.
         size: height of the flattest cell, m.
         degree: of the elements.
         total: simulated time, s.
+        rotation: largest Coriolis parameter, 1/s. Inertial waves are explicit, too.
     """
-    largest = 0.8 * STABLE * size / (ADVECTION[degree] * max(speed, 1e-3))
+    largest = 0.8 * STABLE / max(ADVECTION[degree] * max(speed, 1e-3) / size, abs(rotation))
     return total / math.ceil(total / largest)

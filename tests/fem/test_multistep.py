@@ -146,3 +146,19 @@ def test_the_default_step_keeps_its_distance_and_fits_the_time():
     assert 86400 / dt == pytest.approx(round(86400 / dt), abs=1e-9)
     number = dt * 40 / 2e5 * multistep.ADVECTION[2]
     assert 0.7 * multistep.STABLE < number <= 0.8 * multistep.STABLE
+    # on a coarse mesh the Earth's rotation is the faster
+    dt = multistep.default_step(speed=40.0, size=2e6, degree=2, total=86400.0, rotation=1.4584e-4)
+    assert 0.7 * multistep.STABLE < 1.4584e-4 * dt <= 0.8 * multistep.STABLE
+
+
+@pytest.mark.parametrize("froude", [0.25, 0.1])
+def test_inertial_waves_are_stable_at_the_default_step(froude):
+    # ζ' = −f D, D' = f ζ + gravity wave, f explicit, on a current: all waves up to the advective limit, depths up to
+    # the reference depth, which is the largest of the initial state
+    limit = 0.8 * multistep.STABLE
+    for ratio in (0.3, 0.7, 1.0):
+        for a in np.linspace(0, limit, 89):
+            wave = a / froude
+            fast = np.array([[0, -wave, 0], [wave, 0, 0], [0, 0, 0]], dtype=complex)
+            slow = 1j * a * np.eye(3) + np.array([[0, (1 - ratio) * wave, 0], [0, 0, limit], [0, -limit, 0]])
+            assert np.abs(np.linalg.eigvals(multistep.companion(slow, fast))).max() < 1 + 1e-7, (ratio, a)
