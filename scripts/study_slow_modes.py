@@ -4,8 +4,9 @@
 
 Diffusion and upwind convection in a closed vortex on 24 × 24 cells; the constant's eigenvalue is the reaction, 1e-3 to
 1e-7, and right-hand sides have from all to a billionth of it. Laplacians less almost all of their lowest eigenvalue,
-and right-hand sides that have nothing of that mode. Every solve of four chips, one level and several, is compared with
-a sparse LU. Prints one line for each that is wrong, and the counts; exit code 1 if any.
+and right-hand sides that have nothing of that mode. Every solve of four chips and of two circuits with offsets and
+mismatch, one level and several, is compared with a sparse LU. Prints one line for each that is wrong, and the counts;
+exit code 1 if any.
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ from analogpde.refine.target import FORWARD_ERROR  # noqa: E402
 
 N = 24
 PECLET, REACTION = (1, 10, 100), (1e-3, 1e-5, 1e-6, 1e-7)
-CHIPS, LEVELS = ("ideal", "rram128", "pku2025", "sram64"), (10, 1)
+CHIPS: dict[str, dict[str, str | float]] = {name: {"analog_chip": name} for name in (
+    "ideal", "rram128", "pku2025", "sram64")} | {
+    "rram128 with offsets and a swing": {
+        "analog_chip": "rram128", "analog_amplifier_gain": 1e4, "analog_amplifier_offset": 1e-3,
+        "analog_inverter_mismatch": 1e-2, "analog_inverter_offset": 1e-3, "analog_output_swing": 1.0},
+    "ideal with large offsets": {
+        "analog_chip": "ideal", "analog_amplifier_offset": 5e-2, "analog_inverter_mismatch": 5e-2},
+}
+LEVELS = (10, 1)
 
 
 def closed_flow(peclet: float) -> sp.csr_array:
@@ -60,11 +69,15 @@ def right_hand_sides() -> dict[str, np.ndarray]:
 def solve(matrix: PETSc.Mat, b: np.ndarray, chip: str, levels: int) -> tuple[int, np.ndarray]:
     """Return PETSc's reason and x of one solve."""
     options = PETSc.Options()
-    options["analog_chip"], options["pc_analog_levels"] = chip, levels
+    given = CHIPS[chip] | {"pc_analog_levels": levels}
+    for name, value in given.items():
+        options[name] = value
     ksp = PETSc.KSP().create(PETSc.COMM_SELF)
     ksp.setOperators(matrix)
     ksp.setType("analog")
     ksp.setFromOptions()
+    for name in given:
+        options.delValue(name)
     x, right = matrix.createVecs()
     right.array[:] = b
     ksp.solve(right, x)

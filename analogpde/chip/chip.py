@@ -243,7 +243,7 @@ class Chip:
             InvalidInput: a field is wrong.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")  # some editors on Windows write a mark first
         except (OSError, UnicodeDecodeError) as error:
             raise AnalogError(f"chip file {str(path)!r} cannot be read: {error}") from None
         try:

@@ -153,9 +153,10 @@ def test_file(tmp_path, text, said):
         load(str(path))
 
 
-def test_a_file_needs_no_suffix(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # with and without a byte order mark
+def test_a_file_needs_no_suffix(tmp_path, encoding):
     path = tmp_path / "mine"
-    path.write_text(PRESETS["sram64"].to_json())
+    path.write_text(PRESETS["sram64"].to_json(), encoding=encoding)
     assert load(str(path)) == PRESETS["sram64"]
 
 
