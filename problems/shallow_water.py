@@ -112,13 +112,10 @@ def plan(run: Run) -> Plan:
     """
     if "days" in run.given and "t_end" in run.given:
         raise InvalidInput("-t_end", run["t_end"], "either -days or -t_end")
-    if run["restart"] and run.folder is None:
-        raise InvalidInput("-restart", "-out none", "a folder with a checkpoint", "Give -out FOLDER.")
-    if run["checkpoint"] and run.folder is None:
-        raise InvalidInput("-checkpoint", "-out none", "a folder to write it in", "Give -out FOLDER.")
-    if run["animation"] != "none" and run.folder is None:
-        raise InvalidInput("-animation", f"{run['animation']} with -out none", "a folder to write it in",
-                           "Give -out FOLDER.")
+    for option in ("restart", "checkpoint", "animation"):
+        if run[option] not in (False, "none") and run.folder is None:
+            raise InvalidInput(f"-{option}", f"{run[option]} with -out none", "a folder for its files",
+                               "Give -out FOLDER.")
     on_root(run.comm, lambda: latlon.check_animation(run["animation"]))
     level, n = run["level"], run["n"]
     if n is not None:
@@ -166,13 +163,15 @@ def plan(run: Run) -> Plan:
             run.say(f"The run goes on with other solves than it began with ({', '.join(changed)}): it is right to "
                     "their accuracy, not bit for bit.")
     elif run["dt"] is None:
-        longitude, latitude = np.meshgrid(np.linspace(-np.pi, np.pi, 73), np.linspace(-np.pi / 2, np.pi / 2, 37))
         dt = multistep.default_step(case.speed, RADIUS * smallest_height(level), degree, t_end,
-                                    float(np.abs(case.planetary(longitude, latitude)).max()))
+                                    case.inertial_frequency())
         steps = round(t_end / dt)
     else:
         steps = run.count_steps(t_end, run["dt"])
         dt = t_end / steps
+    if (turn := case.inertial_frequency() * dt) > multistep.STABLE:
+        run.say(f"shallow_water: the Coriolis parameter times -dt is {turn:.3g}, inertial waves may grow above "
+                f"{multistep.STABLE}. Take a smaller -dt than {dt:g} s.")
     if run["reference"] is not None:
         _check_reference(run, {"case": name, "rotation": rotation, "initial hash": checkpoint.digest(
             run.comm, Path(initial)) if initial else ""}, level, degree, steps * dt)

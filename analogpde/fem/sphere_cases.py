@@ -78,6 +78,11 @@ class Case:
     wave_number: int = 0
     south: float = -90.0
 
+    def inertial_frequency(self) -> float:
+        """Return the largest Coriolis parameter of a grid of 5 degrees, 1/s."""
+        longitude, latitude = np.meshgrid(np.linspace(-np.pi, np.pi, 73), np.linspace(-np.pi / 2, np.pi / 2, 37))
+        return float(np.abs(self.planetary(longitude, latitude)).max())
+
 
 def case(name: str, rotation: float = 0.0) -> Case:
     """Return a published test case.

@@ -292,9 +292,10 @@ def test_time_steps_that_are_doubtful_are_told(problem, capsys, comm):
         run(problem, *NO_FILES, "-level", 1, *words)
         return comm.bcast(capsys.readouterr().out)
 
-    # 40 m/s at -dt 15000 are a CFL of 0.86: above 0.55, and for three steps not lost yet
+    # 40 m/s at -dt 15000 are a CFL of 0.86: above 0.55, and for three steps not lost yet; 2Ω dt is 2.19
     text = said(*DIGITAL, "-dt", 15000, "-t_end", 45000)
-    assert text.count("waves may grow above 0.55") == 1 and "no whole part" not in text
+    assert text.count(", waves may grow above 0.55") == 1 and "no whole part" not in text
+    assert text.count("is 2.19, inertial waves may grow above 0.55") == 1
     text = said(*DIGITAL, "-dt", 3500, "-t_end", 7200)
     assert "3 steps of 2400 s" in text and "may grow" not in text
     # with solves that accept the guess nothing ever moves, and an error of zero is no merit
