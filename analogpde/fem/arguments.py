@@ -36,8 +36,8 @@ COMMON = {
 
 ELSEWHERE = frozenset(
     "ambient animation box case charge checkpoint closure convection correlation days displacement equations frames "
-    "grade initial level method mode omega panels power quadrant reference refine resolution restart rotation scheme seed "
-    "shift sigma states theta upwind viscosity zeta".split())
+    "grade initial level method mode omega panels power quadrant reference refine resolution restart rotation scheme "
+    "seed shift sigma states theta upwind viscosity zeta".split())
 """Options of single scripts: another one would leave them to PETSc, and start a run over that was to be restarted."""
 
 _OPTION = re.compile(r"^-(?P<name>[A-Za-z_].*)$")
