@@ -106,8 +106,9 @@ KSP_OPTIONS = (
            "conjugate gradients (symmetric definite A); fgmres: flexible residual minimisation; auto: fcg if A is "
            "symmetric, else fgmres.", choices=("auto", "none", "fgmres", "fcg")),
     Option("ksp_analog_restart", "int", 30, "Directions that the accelerator keeps.", low=1),
-    Option("ksp_analog_stagnation", "int", 30, "Outer iterations without a new smallest residual after which the solve "
-           "is refused as stagnated.", low=2),
+    Option("ksp_analog_stagnation", "int", 30, "Outer iterations without a residual below 0.9 times the smallest after "
+           "which the solve is refused as stagnated; four times as many while conjugate gradients lower the error's "
+           "energy.", low=2),
 )
 PC_OPTIONS = (
     Option("pc_analog_levels", "int", 10, "Largest number of levels; 1 is one-level Schwarz.", low=1),

@@ -68,6 +68,9 @@ OPTIONS = (
 JUDGED = 1e-6
 """Relative error of every level that the report expects where mesh and degree allow it: degree 3, 2-D, n >= 64."""
 
+ROUGH = 1e-3
+"""Relative residual of a state above which it is told: SLEPc takes 1e-7."""
+
 CONSERVED = 1e-4
 """Largest change of norm and energy that passes for what solves leave: 400 steps of default ones leave 4e-9."""
 
@@ -209,7 +212,11 @@ def solve_levels(run: Run) -> None:
         run.answer(f"level {i}", float(energy), "hartree", expected=float(target), source=case.source,
                    tolerance=JUDGED * abs(float(target)) if judged else None)
     run.answer("largest relative error of a level", float(np.abs(errors[-1]).max()))
-    run.answer("largest relative residual of a state", float(pairs.residuals.max()))
+    rough = float(pairs.residuals.max())
+    run.answer("largest relative residual of a state", rough)
+    if rough > ROUGH:
+        run.say(f"schrodinger: the states leave a relative residual of {rough:.1e}: they are that rough, the levels by "
+                "about its square. Take a smaller -st_ksp_rtol or -eps_tol if you gave one.")
     if len(errors) > 1:
         run.answer("order of the lowest level's error", float(np.log2(abs(errors[-2][0] / errors[-1][0]))),
                    expected=2.0 * degree, tolerance=0.5, source="eigenvalues converge as h^(2 degree): Strang & Fix")

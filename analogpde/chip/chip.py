@@ -197,6 +197,10 @@ class Chip:
         """Return how many of a limited number of tiles to count on: the dead ones' blocks go to the others."""
         return max(1, math.floor(tiles * (1.0 - (self.faults.dead_tiles or 0.0))))
 
+    def without_dead_tiles(self) -> Chip:
+        """Return the chip that is left when the dead tiles are known and set aside (`working_tiles`)."""
+        return dataclasses.replace(self, faults=dataclasses.replace(self.faults, dead_tiles=None))
+
     def as_dict(self) -> dict[str, Any]:
         """Return the chip as plain JSON data; `from_dict` reads it back."""
         return dataclasses.asdict(self)

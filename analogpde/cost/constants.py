@@ -17,7 +17,8 @@ class Constant:
         unit: of all three.
         meaning: what it is.
         source: where it comes from.
-        confidence: 'published', 'derived' (by this project from published figures) or 'assumed'.
+        confidence: 'published' (read in the source), 'second-hand' (in a summary of it), 'derived' (by this project
+            from published figures), 'measured' (by this project) or 'assumed'.
     """
 
     value: float
@@ -46,7 +47,7 @@ CONSTANTS: dict[str, Constant] = {
     "cells_of_a_line": Constant(8.0, 4.0, 64.0, "1", "cells of a line that are on", "5-point stencil 5, dense coarse "
                                 "levels 60", "derived"),
     "mvm_settling": Constant(60e-9, 10e-9, 200e-9, "s", "settling of an open-loop array", "2025 chip's MVM response, "
-                             "second-hand", "published"),
+                             "from a summary of the paper", "second-hand"),
     "adc": Constant(1.67e-12, 0.5e-12, 5e-12, "J", "8-bit conversion; other widths in proportion to ISAAC's table",
                     _ISAAC + "; Accelergy's fit gives 2.6 pJ at 40 nm, Murmann's median of 23 fJ a step 5.9 pJ",
                     "published"),
@@ -73,7 +74,7 @@ CONSTANTS: dict[str, Constant] = {
     "hbm_byte": Constant(210e-12, 50e-12, 257e-12, "J/B", "streaming from HBM, all of the device's power",
                          "H100 SXM 700 W over 3.35 TB/s; DRAM device alone about 31", "derived"),
     "hbm_bandwidth": Constant(3.35e12 * 0.8, 3.35e12 * 0.5, 3.35e12 * 0.95, "B/s", "of an H100",
-                              "data sheet 3.35 TB/s at 80 % (50–95 %)", "published"),
+                              "data sheet 3.35 TB/s at 80 % (50–95 %)", "derived"),
     "gpu_flop": Constant(15e-12, 10e-12, 20e-12, "J/flop", "FP64", "H100 700 W over 34–67 Tflop/s", "derived"),
     "gpu_rate": Constant(34e12, 10e12, 67e12, "flop/s", "FP64", "H100 data sheet", "published"),
     "kernel": Constant(4e-6, 1e-6, 10e-6, "s", "launch of a GPU kernel, or a reduction", _MEMORY, "assumed"),
@@ -93,10 +94,10 @@ CONSTANTS: dict[str, Constant] = {
     "inversion_flop": Constant(1e-12, 0.3e-12, 10e-12, "J/flop", "digital inversion of a block at set-up",
                                "FP32 matrix units; " + _MEMORY, "assumed"),
     "gamg_iterations": Constant(12.0, 8.0, 25.0, "1", "iterations of CG + GAMG, where it was not run",
-                                "measured by this project: 10 to 14 to FP32-equivalent for Poisson, heat and "
-                                "vorticity at 10⁴ to 10⁶ unknowns; harder matrices take more", "published"),
+                                "10 to 14 to FP32-equivalent for Poisson, heat and vorticity at 10⁴ to 10⁶ unknowns; "
+                                "harder matrices take more", "measured"),
     "gamg_work": Constant(10.0, 8.0, 14.0, "1", "products with the matrix in an iteration, where it was not run",
-                          "measured by this project in the same solves: 9 to 11", "published"),
+                          "9 to 11 in the same solves", "measured"),
 }
 
 # Energy of a conversion relative to 8 bits: ISAAC's ADC at 4, 6, 8, 10 bits, Accelergy's fit (4^b) above.

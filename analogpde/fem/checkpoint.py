@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from analogpde.errors import InvalidInput
 from analogpde.fem.arguments import on_root
 
-FORMAT = "analogpde-checkpoint/3"
+FORMAT = "analogpde-checkpoint/4"
 _META = "meta"
 _REMEDY = "Take another checkpoint, or begin the run anew."
 _SHOWS = re.compile("monitor|view|reason|report")  # options that print
@@ -121,7 +121,9 @@ def read_meta(comm: MPI.Comm, path: Path) -> dict[str, Any]:
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 meta = json.loads(str(file[_META]))
         except FileNotFoundError:
-            raise InvalidInput("checkpoint", str(path), "a file that exists", "Write one with -checkpoint N.") from None
+            begun = path.with_name(path.name + ".partial").exists()
+            raise InvalidInput("checkpoint", str(path), "a file that exists", "The first was not finished: begin anew."
+                               if begun else "Write one with -checkpoint N.") from None
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as problem:
             raise InvalidInput("checkpoint", str(path), f"a whole file of the form {FORMAT} ({problem})",
                                _REMEDY) from None

@@ -30,8 +30,14 @@ ENERGY_TOLERANCE = 1e-8
 DEPENDENT = 1e-12
 """Directions of a basis whose Gram matrix has an eigenvalue smaller than this, of the largest, are left out."""
 
-FOREIGN_OPTIONS = ("st_type", "st_shift", "st_matmode", "eps_target", "eps_nev", "eps_largest_magnitude")
+FOREIGN_OPTIONS = ("st_type", "st_shift", "st_matmode", "eps_target", "eps_nev", *(f"eps_{which}" for which in (
+    "largest_magnitude", "smallest_magnitude", "largest_real", "smallest_real", "largest_imaginary",
+    "smallest_imaginary", "target_magnitude", "target_real", "target_imaginary", "all", "interval", "hermitian",
+    "gen_hermitian", "gen_indefinite", "gen_non_hermitian", "pos_gen_non_hermitian", "non_hermitian", "two_sided")))
 """Options of SLEPc that would solve another problem than the script's."""
+
+METHODS = ("krylovschur", "arnoldi", "subspace", "power")
+"""Types of SLEPc's EPS that work by products with S⁻¹ M alone."""
 
 
 @dataclass(frozen=True)
@@ -220,11 +226,18 @@ def shift_invert(system: LinearSystem, M: PETSc.Mat, start: NDArray, count: int,
     first = S.createVecLeft()
     first.array[:] = start.sum(axis=1)
     eps.setInitialSpace([first])
-    eps.setFromOptions()
+    given = {name: text for name, text in PETSc.Options().getAll().items() if name.startswith("eps_")}
+    if given.get("eps_type", METHODS[0]) not in METHODS:
+        raise InvalidInput("-eps_type", given["eps_type"], " | ".join(METHODS),
+                           "Others need more of S than solves with it.")
     try:
+        eps.setFromOptions()
         eps.solve()
     except (PETSc.Error, SystemError) as error:  # the latter: an exception from below that slepc4py does not expect
         known = system.failure or cause(error)
+        if known is None and given:
+            known = InvalidInput("SLEPc's options", " ".join(f"-{name} {text}".strip() for name, text in given.items()),
+                                 "what SLEPc's EPS takes (its own words are above)")
         if known is None:
             raise
         raise known from None

@@ -109,6 +109,8 @@ def _at_exit() -> None:
         return
     try:
         if PETSc.Options().hasName("analog_report"):
+            if not _session.solves:  # refused before, or digital: nothing to put in place of an earlier report
+                raise AnalogError("no solve was recorded. Was there one with -ksp_type analog?")
             write_report()
     except AnalogError as error:
         print(f"analogpde: no report: {error}", flush=True)

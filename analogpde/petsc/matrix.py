@@ -35,6 +35,9 @@ def near_null_vectors(matrix: PETSc.Mat) -> NDArray[np.float64]:
 
     In this order: the near-null space that the user attached, the vectors of the null space, one constant for each
     component of a block. Each vector is scaled to a largest entry of 1.
+
+    Raises:
+        InvalidInput: on every rank: a vector is not finite.
     """
     block = matrix.getBlockSize()
     begin, end = matrix.getOwnershipRange()
@@ -45,7 +48,11 @@ def near_null_vectors(matrix: PETSc.Mat) -> NDArray[np.float64]:
         vectors.insert(0, np.ones(end - begin))
     if not vectors:
         return (np.arange(begin, end)[:, None] % block == np.arange(block)).astype(float)
-    return unit_columns(matrix.getComm().tompi4py(), np.stack(vectors, axis=1))
+    comm, columns = matrix.getComm().tompi4py(), np.stack(vectors, axis=1)
+    if not comm.allreduce(bool(np.isfinite(columns).all()), MPI.LAND):
+        raise InvalidInput("near-null space", "a vector with NaN or infinity", "finite numbers",
+                           "See MatSetNearNullSpace, or MatSetNullSpace.")
+    return unit_columns(comm, columns)
 
 
 def unit_columns(comm: MPI.Comm, vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -334,7 +335,10 @@ class AnalogPC:
         self._equilibration = equilibrated(matrix, near, attached=has_near_null(matrix))
         if self._equilibration is not None:
             matrices, near, own = [self._equilibration.matrix], self._equilibration.near, None
-        budget = Budget(settings.chip.working_tiles(settings.tiles)) if settings.tiles is not None else None
+        budget = None
+        if settings.tiles is not None:  # dead tiles are missing from it, and what is programmed are the others
+            budget = Budget(settings.chip.working_tiles(settings.tiles))
+            settings = dataclasses.replace(settings, chip=settings.chip.without_dead_tiles())
         digital_coarse = stalled = False
         while True:
             current, level = matrices[-1], len(levels)

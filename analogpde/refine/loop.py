@@ -7,7 +7,7 @@ the same under PETSc, under MPI and in a notebook. Inner products are the only c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,10 @@ class Accelerator(Protocol):
     """Chooses what the tiles see, and turns their corrections into better ones."""
 
     @property
+    def energies(self) -> Sequence[float]:
+        """What each step so far took off the error's energy ‖e‖²_A; empty where that is not known."""
+
+    @property
     def exact_projection(self) -> bool:
         """Whether what it knows of slow modes is free of the tiles' noise."""
 
@@ -67,6 +71,7 @@ class Accelerator(Protocol):
 class PlainRefinement:
     """No acceleration: the published HP-INV loop."""
 
+    energies = ()
     slow_error = 0.0
     exact_projection = False
 
@@ -121,6 +126,7 @@ class FlexibleGmres:
     change, the next correction is the same again, and the loop stagnates (degree 2 on 3-bit cells).
     """
 
+    energies = ()
     exact_projection = True  # A Z = V H holds for whatever Z the tiles gave
 
     def __init__(self, size: int, restart: int, weight: Vector | None = None) -> None:
@@ -204,6 +210,12 @@ class FlexibleGmres:
                 setattr(self, name, bigger)
 
 
+GAINING, PATIENCE = 2.0**-46, 4
+"""Of the energy that all steps took off the error: conjugate gradients that gain more in their latest steps are given
+`PATIENCE` times as many steps before they count as stagnated. What they lower is the energy; the residual may rise to
+hundreds of times its first value before it falls, or wait for some 80 steps, where elasticity is nearly incompressible,
+has one level only or lacks its rigid-body modes. 2⁻⁴⁶: FP32's accuracy, squared."""
+
 DRIFT = 1e-3  # energy to be gained along old directions, over that along the new one, from which on they matter
 
 
@@ -223,6 +235,7 @@ class FlexibleConjugateGradients:
     def __init__(self, size: int, restart: int) -> None:
         self._kept = _Directions(size, restart)
         self._sign = 0.0
+        self.energies: list[float] = []
         self._diagonal: list[float] = []
         self._beside: list[float] = []
         self._last: tuple[float, float] | None = None
@@ -280,6 +293,7 @@ class FlexibleConjugateGradients:
             # drift_gain/along is 1 as far as the directions are A-orthogonal; at FP64's floor they are not
             factor = drift_gain / along if along * self._sign > 0.0 else 0.0
         self._kept.add(p, image, curvature)
+        self.energies.append(product**2 / abs(curvature))
         self._lanczos(product / curvature, overlap * self._sign)
         self._size = math.sqrt(length)
         p *= product / curvature
@@ -299,6 +313,11 @@ class ConjugateGradientsFirst:
     def exact_projection(self) -> bool:
         """That of the method in charge."""
         return self._inner.exact_projection
+
+    @property
+    def energies(self) -> Sequence[float]:
+        """Those of the method in charge."""
+        return self._inner.energies
 
     @property
     def slow_error(self) -> float:
@@ -405,7 +424,8 @@ def refine(
         x: initial guess on entry, the solution on return (this rank's part).
         accelerator: fresh for each solve.
         test: called with the true residual of every iterate, the initial guess included; None goes on.
-        stagnation: steps without a residual below 0.9 × the smallest so far after which to give up.
+        stagnation: steps without a residual below 0.9 × the smallest so far after which to give up, four times as
+            many while conjugate gradients lower the energy of the error (`GAINING`).
         max_iterations: steps at most.
         confirm: believe CONVERGED_FP32 only if a plain correction of the last iterate, without any accelerator, is
             at most this fraction of it: for matrices whose rows are so different in size that an accelerator's scalar
@@ -415,7 +435,7 @@ def refine(
         How it ended.
     """
     estimate = _ForwardEstimate()
-    best, since_best = math.inf, 0
+    best, since_best, digital = math.inf, 0, True
     step_norm, before, iteration = 0.0, 0.0, 0
     forward, slow = math.inf, 0.0
     while True:
@@ -445,10 +465,13 @@ def refine(
             best, since_best = norm, 0
         else:
             since_best += 1
-            if since_best >= stagnation:
+            energies = accelerator.energies if digital else ()
+            gaining = sum(energies[-stagnation:]) > GAINING * sum(energies)
+            if since_best >= stagnation * (PATIENCE if gaining else 1):
                 return Status.DIVERGED_STAGNATED
         before = norm
         residual = system.machine_residual(x, true)
+        digital = residual is true  # or else what conjugate gradients take for energy is the machine's error, too
         correction = system.correct(accelerator.target(system, residual))
         step = accelerator.update(system, residual, correction)
         if isinstance(step, Status):

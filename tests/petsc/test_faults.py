@@ -39,6 +39,14 @@ def test_replaced_tiles_are_counted(solve, gallery, session):
     assert fine.iterations <= done.iterations + 3
 
 
+@mpi
+def test_a_limited_chip_needs_no_spares(solve, gallery, session):
+    # the dead ones are missing from the budget; the others take turns
+    solve(gallery.poisson(40, 30), prefix="b_", analog_dead_tiles=0.3, analog_tile_size=32, analog_spares=0,
+          analog_tiles_per_rank=20).assert_fp32()
+    assert session().solves["b_"].operations.tiles_replaced == 0
+
+
 def test_what_cannot_be_solved_is_refused(solve, gallery):
     # conductances off by a fifth of the largest: by themselves tiles correct nothing, and the solve says so
     done = solve(gallery.poisson(40, 40), ksp_analog_stagnation=10, ksp_max_it=100, ksp_analog_accelerator="none",

@@ -72,6 +72,13 @@ def test_a_tile_too_small_for_a_node(solve, blocks, gallery):
     done.assert_fp32()
 
 
+def test_a_near_null_vector_must_be_finite(solve, blocks, gallery, cause):
+    modes = np.ones((240, 1))
+    modes[3] = np.nan  # on one rank of several
+    whole = gallery.poisson(16, 15)
+    assert "near-null space" in cause(solve, whole, matrix=blocks(whole, 1, modes))
+
+
 def test_more_near_null_vectors_than_a_small_core_can_carry(solve, blocks, gallery):
     # cores of two unknowns, five vectors: Gram–Schmidt leaves two, the rest is dropped, and the answer is right
     whole = gallery.poisson(16, 15)

@@ -266,6 +266,22 @@ def test_options_that_cannot_be_are_refused(problem, argv):
 
 
 @pytest.mark.mpi
+def test_a_checkpoint_that_is_not_there_or_of_another_run(problem, comm, capsys, shared_tmp_path):
+    words = [*DIGITAL, "-snapshots", 0, "-picture", "false", "-out", shared_tmp_path, "-level", 1, "-dt", 3600,
+             "-t_end", 3600]
+    if comm.rank == 0:
+        (shared_tmp_path / "checkpoint.npz.partial").write_bytes(b"a kill in the first one leaves this")
+    comm.barrier()
+    outcome = problem("shallow_water").SCRIPT.execute([*map(str, words), "-restart"])
+    assert outcome.code == 2 and "not finished" in outcome.message
+    run(problem, *words, "-checkpoint", 1)
+    comm.barrier()
+    capsys.readouterr()
+    run(problem, *words)
+    assert "is of another run" in comm.bcast(capsys.readouterr().out)
+
+
+@pytest.mark.mpi
 def test_a_restart_is_of_the_same_run(problem, comm, shared_tmp_path):
     common = [*DIGITAL, "-snapshots", 0, "-picture", "false", "-out", shared_tmp_path]
     run(problem, *common, "-level", 1, "-dt", 3600, "-t_end", 7200, "-case", "tc5", "-checkpoint", 1)
@@ -356,7 +372,7 @@ def test_a_restart_says_what_is_other_than_before(problem, comm, capsys, shared_
     outcome, text = said("-t_end", 6 * 3600, "-mass_ksp_type", "gmres", "-ksp_monitor", "ascii:/dev/null")
     assert "are simulated" not in text
     assert "(-mass_ksp_type: default → gmres)" in text and "not bit for bit" in text
-    outcome, text = said("-t_end", 6 * 3600, "-mass_ksp_type", "gmres")
+    outcome, text = said("-mass_ksp_type", "gmres")  # it was to end there
     assert "nothing is left to do" in text and outcome.result("largest wind") > 0
     table = shared_tmp_path / "diagnostics.csv"
     lines = table.read_text().splitlines(keepends=True)
@@ -382,15 +398,29 @@ def test_a_checkpoint_of_tiles_goes_on_without_them_and_wants_the_same_file(prob
     assert not any("potential enstrophy" in result["name"] for result in first.problem["results"])
     later = run(problem, *DIGITAL, *common, "-days", 0.25, "-restart")
     assert later.problem["parameters"]["steps"] == 6
+    text = file.read_text()
     comm.barrier()
     if comm.rank == 0:
         file.write_text(file.read_text() + "\n\ndef mountain(lon, lat):\n    return 100 + 0 * lat\n")
     comm.barrier()
     outcome = problem("shallow_water").SCRIPT.execute([*DIGITAL, *common, "-days", "0.5", "-restart"])
     assert outcome.code == 2 and "has changed" in outcome.message
+    moved = shared_tmp_path / "moved.py"
+    if comm.rank == 0:
+        moved.write_text(text)
+    comm.barrier()
+    moved_on = run(problem, *DIGITAL, *common, "-days", 0.5, "-restart", "-initial", moved)
+    assert moved_on.problem["parameters"]["steps"] == 12
+    comm.barrier()
     comm.barrier()
     if comm.rank == 0:
         file.unlink()
+    comm.barrier()
+    outcome = problem("shallow_water").SCRIPT.execute([*DIGITAL, *common, "-days", "0.5", "-restart"])
+    assert outcome.code == 2 and "has moved" in outcome.message and "moved.py" in outcome.message
+    comm.barrier()
+    if comm.rank == 0:
+        moved.unlink()
     comm.barrier()
     outcome = problem("shallow_water").SCRIPT.execute([*DIGITAL, *common, "-days", "0.5", "-restart"])
     assert outcome.code == 2 and "cannot be read" in outcome.message

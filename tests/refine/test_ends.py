@@ -120,6 +120,24 @@ def test_slow_is_not_stagnated(tools):
     assert status is Status.DIVERGED_STAGNATED
 
 
+@pytest.mark.parametrize("accelerator", ["fcg", "auto"])
+def test_conjugate_gradients_may_let_the_residual_rise(tools, accelerator):
+    # A clamped beam under its own weight: the residual rises a hundred times before the energy is spent. Without tiles
+    # conjugate gradients take about as many steps as there are unknowns.
+    n = 40
+    line = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
+    matrix, b = line @ line, np.ones(n)
+    status, x, history, _ = tools.solve(tools.System(matrix, b, np.eye(n)), accelerator, rtol=1e-8, stagnation=10)
+    assert status is Status.CONVERGED_RTOL
+    assert np.linalg.norm(b - matrix @ x) <= 1e-8 * np.linalg.norm(b)
+    norms = [p.residual_norm for p in history]
+    assert max(norms) > 10 * norms[0] and min(norms[1:11]) > norms[0]  # ten steps without a smaller one
+    # the patience ends: four times as long
+    system = tools.System(matrix, b, np.eye(n))
+    status, _, history, _ = tools.solve(system, accelerator, rtol=1e-8, stagnation=2)
+    assert status is Status.DIVERGED_STAGNATED and history[-1].iteration == 8
+
+
 def test_divergence_is_stagnation_too(tools):
     matrix, b = np.eye(5), tools.right_hand_side(5)
     status, _, history, _ = tools.solve(tools.System(matrix, b, 2.5 * np.eye(5)), "none", stagnation=4)
