@@ -143,8 +143,8 @@ GALEWSKY = (
 APART = tuple(Row(f"relative {norm} difference of the surface from the reference", f"{norm} of the surface, to level 5")
               for norm in ("l1", "l2", "l∞"))
 GME = ("The reference is this model's own on level 5, by FP64 solves, here and above. The German Weather Service's "
-       "GME, a grid-point model on the same icosahedral grids, publishes its error after 15 days against NCAR's spectral "
-       "model: l2(h) 1.4e-3 with 10,242 points (level 4 here) and 7.2e-4 with 40,962 "
+       "GME, a grid-point model on the same icosahedral grids, publishes its error after 15 days against NCAR's "
+       "spectral model: l2(h) 1.4e-3 with 10,242 points (level 4 here) and 7.2e-4 with 40,962 "
        "(<http://icon.enes.org/swm/gmeswm/node6.html>, table 4; its mountain is the spectral one).")
 
 

@@ -118,6 +118,9 @@ def from_mapping(kind: type, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise InvalidInput(where.rstrip(".") or "chip", data, "a JSON object with " + ", ".join(names))
     refuse_unknown(kind, data, where)
+    for field in dataclasses.fields(kind):
+        if field.default is field.default_factory is dataclasses.MISSING and field.name not in data:
+            raise InvalidInput(f"{where}{field.name}", "nothing", "a value", f"Needed beside {', '.join(data) or '{}'}.")
     try:
         return kind(**data)
     except InvalidInput as error:

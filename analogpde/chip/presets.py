@@ -137,7 +137,7 @@ SRAM64 = Chip(
 
 PKU2019 = Chip(
     name="pku2019",
-    title="The first one-step solver: 3×3 crosspoint array, no converters, one shot with about 1 % error.",
+    title="The first one-step solver: 3×3 crosspoint array, no converters, one shot a few per cent off.",
     tile_size=3,
     cell=Cell(programming_error=0.01, conductance_max=100e-6),
     writing=_RRAM_WRITING,

@@ -121,7 +121,7 @@ DATA = [
     ({"name": "x", "multiplier": {"order": "both"}}, "serial | parallel"),
     ({"name": "x", "sources": []}, "sources: got []"),
     ({"name": "x", "sources": {"cell.bits": "a paper"}}, "sources.cell.bits: got 'a paper'"),
-    ({"name": "x", "sources": {"cell.bits": {"text": "a"}}}, "sources.cell.bits"),
+    ({"name": "x", "sources": {"cell.bits": {"text": "a"}}}, "sources.cell.bits.confidence: got 'nothing'"),
     ({"name": "x", "sources": {"cell.bits": {"text": "a", "confidence": "sure"}}}, "sources.cell.bits.confidence"),
 ]
 
