@@ -120,7 +120,7 @@ def from_mapping(kind: type, data: Any, where: str) -> Any:
     refuse_unknown(kind, data, where)
     for field in dataclasses.fields(kind):
         if field.default is field.default_factory is dataclasses.MISSING and field.name not in data:
-            raise InvalidInput(f"{where}{field.name}", "nothing", "a value", f"Needed beside {', '.join(data) or '{}'}.")
+            raise InvalidInput(f"{where}{field.name}", "nothing", "a value")
     try:
         return kind(**data)
     except InvalidInput as error:
