@@ -37,6 +37,7 @@ from analogpde.fem import picture
 from analogpde.fem.forms import integral, matrix, vector, zero_vector
 from analogpde.fem.run import Run, Script
 from analogpde.fem.sphere import MAX_LEVEL, create_sphere
+from analogpde.fem.sphere_plan import chosen_level
 from analogpde.options import Option
 
 # Williamson et al. 1992, section 2 and test case 6.
@@ -192,13 +193,7 @@ def plan(run: Run) -> Plan:
     Raises:
         InvalidInput: they contradict each other, or do not fit a sphere.
     """
-    level, n = run["level"], run["n"]
-    if n is not None:
-        if n & (n - 1):
-            raise InvalidInput("-n", n, "a power of two", f"Take {2 ** (n.bit_length() - 1)} or {2 ** n.bit_length()}.")
-        if "level" in run.given and n != 2**level:
-            raise InvalidInput("-n", n, f"{2**level} with -level {level}", "Give one of the two.")
-        level = n.bit_length() - 1
+    level = chosen_level(run)
     if "days" in run.given and "t_end" in run.given:
         raise InvalidInput("-t_end", run["t_end"], "either -days or -t_end")
     t_end = run["t_end"] if "t_end" in run.given else run["days"] * DAY

@@ -61,13 +61,7 @@ def plan(run: Run) -> Plan:
             raise InvalidInput(f"-{option}", f"{run[option]} with -out none", "a folder for its files",
                                "Give -out FOLDER.")
     on_root(run.comm, lambda: latlon.check_animation(run["animation"]))
-    level, n = run["level"], run["n"]
-    if n is not None:
-        if n & (n - 1):
-            raise InvalidInput("-n", n, "a power of two", f"Take {2 ** (n.bit_length() - 1)} or {2 ** n.bit_length()}.")
-        if "level" in run.given and n != 2**level:
-            raise InvalidInput("-n", n, f"{2**level} with -level {level}", "Give one of the two.")
-        level = n.bit_length() - 1
+    level = chosen_level(run)
     fields, meta = _stored(run)
     initial = run["initial"] if fields is None or (run["restart"] and run["initial"]) else meta["initial"]
     name, rotation = (run["case"], run["rotation"]) if fields is None else (meta["case"], meta["rotation"])
@@ -125,6 +119,22 @@ def plan(run: Run) -> Plan:
             run.comm, Path(initial)) if initial else ""}, level, degree, steps * dt)
     return Plan(case, name, rotation, str(Path(initial).resolve()) if initial else None, level, degree, dt, steps,
                 meta["step"] if run["restart"] else 0, fields, meta)
+
+
+def chosen_level(run: Run) -> int:
+    """Return the level of the mesh, by -level or by -n.
+
+    Raises:
+        InvalidInput: -n is no power of two, or contradicts -level.
+    """
+    level, n = run["level"], run["n"]
+    if n is None:
+        return int(level)
+    if n & (n - 1):
+        raise InvalidInput("-n", n, "a power of two", f"Take {2 ** (n.bit_length() - 1)} or {2 ** n.bit_length()}.")
+    if "level" in run.given and n != 2**level:
+        raise InvalidInput("-n", n, f"{2**level} with -level {level}", "Give one of the two.")
+    return int(n.bit_length() - 1)
 
 
 def _check_reference(run: Run, what: dict[str, Any], level: int, degree: int, end: float) -> None:

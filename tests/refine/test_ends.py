@@ -122,8 +122,8 @@ def test_slow_is_not_stagnated(tools):
 
 @pytest.mark.parametrize("accelerator", ["fcg", "auto"])
 def test_conjugate_gradients_may_let_the_residual_rise(tools, accelerator):
-    # A clamped beam under its own weight: the residual rises a hundred times before the energy is spent. Without tiles
-    # conjugate gradients take about as many steps as there are unknowns.
+    # A simply supported beam under its own weight: the residual rises a hundred times before the energy is spent.
+    # Without tiles conjugate gradients take about as many steps as there are unknowns.
     n = 40
     line = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
     matrix, b = line @ line, np.ones(n)
