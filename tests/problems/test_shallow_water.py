@@ -24,7 +24,7 @@ def run(problem, *words):
 
 
 def test_steady_flow_is_reproduced_with_the_order_of_the_elements(problem):
-    # Degree 2: third order of the depth at least; measured 2.8e-5 on level 2, and 3.6 from level 1 to 2, 3.7 from 2 to 3.
+    # Degree 2: third order of the depth at least: 2.8e-5 on level 2, and 3.6 from level 1 to 2, 3.7 from 2 to 3.
     # The vorticity is a derivative of the winds: second order; 5e-3 on level 2, and 2.1 and 2.4.
     coarse, fine = (run(problem, *DIGITAL, *NO_FILES, "-level", level, "-dt", 1800 / level, "-days", 1)
                     for level in (1, 2))
